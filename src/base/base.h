@@ -101,6 +101,7 @@ typedef struct wf_progress {
     int64_t done, total;
     double started, last;
     bool tty, quiet;
+    int64_t from; /* done before it started (a resumed run): not part of the rate; set after wf_progress_start */
 } wf_progress;
 void wf_progress_start(wf_progress *p, const char *what, const char *unit, int64_t total);
 /* `note` (may be "") is shown after rate and time left; at most ~5 lines a second on a terminal, one in 10 s elsewhere. */

@@ -38,6 +38,7 @@ struct wf_task {
     const char *const *class_names; /* or NULL */
     void *data;
     uint64_t fingerprint;    /* of the data itself: a resumed run refuses other data */
+    double mean, std;        /* pictures: what a model sees is (pixel / 255 - mean) / std */
 };
 /* `spec`: the recipe's `task` entry ({name: text, path: x.txt, length: 256}). */
 wf_task *wf_task_open(const wf_value *spec);

@@ -46,7 +46,12 @@ wf_value *wf_value_copy(const wf_value *v);
 wf_value *wf_value_get(const wf_value *map, const char *key); /* NULL if absent or not a map; marks it used */
 wf_value *wf_value_map(void);
 wf_value *wf_value_text(const char *s);
-wf_value *wf_value_number(double x);
+wf_value *wf_value_number(double x); /* null when not finite */
+wf_value *wf_value_boolean(bool b);
+wf_value *wf_value_null(void);
+wf_value *wf_value_list(void);
+wf_status wf_value_append(wf_value *list, wf_value *item); /* takes ownership */
+char *wf_value_unused(const wf_value *v); /* dotted path of the first key nobody read, NULL if none; free with wf_free */
 wf_status wf_value_set(wf_value *map, const char *key, wf_value *item); /* takes ownership; replaces */
 /* Overlay: keys of `over` replace or (both maps) merge into a copy of `base`. Designs in compare recipes are overlays. */
 wf_value *wf_value_merge(const wf_value *base, const wf_value *over);
@@ -57,6 +62,7 @@ wf_status wf_value_real(const wf_value *v, double *out);
 wf_status wf_value_bool(const wf_value *v, bool *out);
 char *wf_value_json(const wf_value *v, bool pretty); /* numbers and booleans unquoted; free with wf_free */
 char *wf_value_yaml(const wf_value *v);
+void wf_text_json(wf_text *t, const char *s); /* adds s as a JSON string with its quotes; bad UTF-8 becomes U+FFFD */
 /* "recipes/x.yaml:12: <message>" */
 wf_status wf_value_fail(const wf_value *v, wf_status s, const char *fmt, ...) WF_PRINTF(3, 4);
 

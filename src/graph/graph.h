@@ -97,6 +97,7 @@ enum {                        /* wf_op.flags */
     WF_OP_CHEAP = 1 << 3,     /* may be computed again instead of kept (fills, random numbers, casts of leaves) */
     WF_OP_IN_PLACE = 1 << 4,  /* output storage IS in[0]'s storage, which must be a leaf (cache writes) */
     WF_OP_EFFECT = 1 << 5,    /* always kept, never merged (assign, collectives) */
+    WF_OP_INF_OK = 1 << 6,    /* +Inf in a result is legitimate; wf_plan_run_checked then looks for NaN alone (-Inf always passes) */
 };
 
 /* The operator contract: everything the engine knows of an operator is in this struct. */
@@ -110,12 +111,16 @@ struct wf_op {
     /* Shape of further outputs k = 1..n_out-1. */
     wf_status (*infer_more)(const wf_node *n, int k, wf_dtype *t, wf_shape *s);
     wf_status (*forward)(const wf_call *c);
-    /* Build gradients with graph calls. gout[k] may be NULL (no gradient flows into output k); set gin[j] or leave NULL. */
+    /* Build gradients with graph calls. gout[k] may be NULL (no gradient flows into output k); set gin[j] or leave NULL.
+     * No vjp: the derivative is taken as 0 (comparisons, rounding, indices). */
     wf_status (*vjp)(wf_graph *g, wf_node *n, wf_node *const *gout, wf_node **gin);
     void (*cost)(const wf_node *n, wf_cost *c); /* NULL: 0 FLOPs, bytes of inputs and outputs */
     size_t (*scratch)(const wf_node *n);        /* NULL: none */
     wf_status (*prepare)(wf_node *n, void **state); /* once, at planning (oneDNN primitives); may be NULL */
     void (*release)(void *state);
+    /* The sum of two gradients that are both results of this operator, as one node, where that is cheaper than adding them; NULL
+     * (without an error) where it is not. May be NULL. */
+    wf_node *(*accumulate)(wf_graph *g, wf_node *a, wf_node *b);
 };
 
 /* What the graph room needs from the operator room, handed over at creation (src/op/backend.c). */
@@ -150,6 +155,7 @@ void wf_recompute_end(wf_graph *g);
 wf_node *wf_node_new(wf_graph *g, const wf_op *op, wf_node *const *in, int n_in, const wf_attr *attr);
 /* Output k >= 1 of a node with several outputs; k = 0 is the node itself. */
 wf_node *wf_output(wf_node *n, int k);
+extern const wf_op wf_op_output; /* the operator of such a node: no kernel; in[0]'s step writes its memory */
 /* A view node: same storage, new shape, strides and offset (offset counted from x's own first element). */
 wf_node *wf_view_new(wf_graph *g, const wf_op *op, wf_node *x, wf_shape s, const int64_t *stride, int64_t offset, const wf_attr *attr);
 bool wf_is_dense(const wf_node *n);
@@ -157,7 +163,8 @@ bool wf_is_view(const wf_node *n);
 
 /* Reverse-mode differentiation, built out of graph calls, so it can be applied again.
  * grads[i] = sum over outputs k of <seed_k, d out_k / d wrt_i>; seeds may be NULL for a scalar output (seed 1).
- * grads[i] is NULL-free: an input that does not matter gets zeros. Recompute segments are cloned here. */
+ * grads[i] is NULL-free: an input that does not matter gets zeros. Recompute segments are cloned here. Pointwise values that
+ * follow from values kept anyway are computed again in the backward pass instead of kept (remat.c). */
 wf_status wf_grad(wf_graph *g, wf_node *const *outs, wf_node *const *seeds, int n_outs, wf_node *const *wrt, int n_wrt, wf_node **grads);
 
 /* When the plan runs, write `value` over the leaf's tensor. All readers of the leaf in the same plan see the old value. */
@@ -185,6 +192,7 @@ typedef struct wf_plan_info {
     size_t leaf_bytes;        /* distinct leaf tensors touched */
     size_t scratch_bytes;
     int nodes, steps, fused_nodes;
+    size_t live_bytes;        /* most that is alive at one step: no arena could be smaller */
 } wf_plan_info;
 void wf_plan_describe(const wf_plan *p, wf_plan_info *info);
 /* Seconds per step kind after wf_plan_profile(p, true) and runs: text table, caller frees with wf_free. */

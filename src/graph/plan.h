@@ -27,7 +27,7 @@ typedef struct wf_step {
 } wf_step;
 
 /* A row program. Memory operands are addressed over the iteration space `space` (rank axes; last = columns). */
-typedef enum { WF_ARG_REG, WF_ARG_MEM } wf_arg_kind;
+typedef enum { WF_ARG_REG, WF_ARG_MEM, WF_ARG_IMM /* the instruction's immediate */ } wf_arg_kind;
 typedef struct wf_row_arg {
     wf_arg_kind kind;
     int index;                     /* register, or index into mem[] */
@@ -44,6 +44,8 @@ typedef struct wf_row_instr {
     double imm;
     int64_t attr[2];               /* INDEX axis, UNIFORM/NORMAL stream */
     bool dst_narrow;               /* result is one number a row (reductions, arithmetic on such) */
+    int64_t number[3];             /* generators: INDEX axis' stride and size, UNIFORM/NORMAL stream and bits; [2] first index */
+    int index_mem;                 /* generators: mem[] entry (slot -1) with the strides of the linear index */
 } wf_row_instr;
 typedef struct wf_rowprog {
     wf_shape space;                /* iteration space; space.dim[rank-1] = N */
@@ -53,8 +55,11 @@ typedef struct wf_rowprog {
     wf_row_mem *mem;
     bool *reg_narrow;              /* register holds [rows,1] */
     int n_accum;                   /* SUM_ROWS outputs */
-    void *kernel;                  /* what the interpreter prepared; freed by backend */
+    void *kernel;                  /* unused: the interpreter keeps nothing between runs */
     int64_t extra[8];              /* the fuser's and interpreter's own */
+    int n_kept;                    /* the first n_kept row axes survive SUM_ROWS, the other row axes are summed over */
+    int n_full, n_narrow;          /* registers: full ones first */
+    int64_t block_rows, block_cols; /* a block of registers; block_cols < N only without reductions over the row */
 } wf_rowprog;
 
 /* Group row operators among the live nodes `order` (n of them, id order, views and leaves included) and emit steps in a

@@ -33,6 +33,7 @@ typedef enum wf_row_code {
     WF_ROW_SUM, WF_ROW_AMAX, WF_ROW_AMIN,
     /* over rows: result accumulated per segment of rows, added in a fixed order */
     WF_ROW_SUM_ROWS,
+    WF_ROW_DOT, WF_ROW_DOT_ROWS, /* SUM and SUM_ROWS of a product; made by the fuser */
     WF_ROW_CODES
 } wf_row_code;
 

@@ -49,13 +49,18 @@ void wf_run_free(wf_run *r);
  * operator, its scope and the step. */
 wf_status wf_run_step(wf_run *r, wf_step_report *out);
 wf_status wf_run_validate(wf_run *r, wf_metrics *out); /* with the weight average when there is one */
-/* Folder with model.safetensors, state.safetensors, log.jsonl; atomic: a kill at any moment leaves the previous or the new one. */
+/* Folder with model.safetensors, state.safetensors, log.jsonl; atomic: a kill at any moment leaves the previous or the new one
+ * (how: checkpoint.c). */
 wf_status wf_run_save(wf_run *r, const char *folder);
 wf_status wf_run_resume(wf_run *r, const char *folder); /* WF_ENOTFOUND when there is none */
 int64_t wf_run_steps_done(const wf_run *r);
 wf_model *wf_run_model(wf_run *r);
 wf_task *wf_run_task(wf_run *r);
 const wf_train_opt *wf_run_options(const wf_run *r);
+/* Mean loss, accuracy and bits per byte of a model over a split: at most `batches` batches of `size` samples (0: the whole split;
+ * negative: only plan). info (may be NULL): the plan of one batch. */
+wf_status wf_measure(wf_model *m, const wf_task *t, wf_split split, int64_t size, int64_t batches, wf_dtype compute, wf_metrics *out,
+                     wf_plan_info *info);
 /* Predicted from the plans, before anything runs. */
 typedef struct wf_run_cost {
     int64_t parameters;
@@ -64,6 +69,10 @@ typedef struct wf_run_cost {
     size_t parameter_bytes, gradient_bytes, optimizer_bytes, arena_bytes;
 } wf_run_cost;
 wf_status wf_run_describe(wf_run *r, wf_run_cost *c);
+char *wf_run_plan_text(wf_run *r); /* the steps of forward, backward and update, one a line; free with wf_free */
+/* Time every operator of the steps from here on; the table of what was seen so far (wf_free), NULL before. */
+wf_status wf_run_profile(wf_run *r, bool on);
+char *wf_run_profile_text(wf_run *r);
 
 /* The whole loop of `weft train`: steps, validation, checkpoints on time, at the end and on Ctrl-C (returns WF_EINTERRUPTED). */
 typedef struct wf_train_hooks {

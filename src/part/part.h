@@ -49,6 +49,9 @@ struct wf_module {
     wf_module **child;
     wf_param **param;
     void *data;            /* what setup wants to keep, in the model's arena */
+    const char **param_name; /* local names ("weight"), pair with param */
+    wf_module *parent;
+    const void *args;      /* what the parent hands over beside options: wf_linear_args, wf_sublayer_args, wf_stack_opt; may be NULL */
 };
 
 /* One registration struct per part; the table of all is src/part/catalogue.c (model parts: src/model/). */
@@ -67,20 +70,57 @@ struct wf_part {
     wf_status (*setup)(wf_module *m);
     wf_node *(*forward)(wf_build *b, wf_module *m, wf_node *x);
     wf_node *(*step)(wf_build *b, wf_module *m, wf_node *x); /* NULL: forward is token-local and serves */
+    /* Positions. Added to the stream: forward ([B,L,D] -> [B,L,D]). Rotary: rotate q [B,L,H,d] and k [B,L,K,d]. Bias on the
+     * scores: fill the spec (slopes, bias). What a scheme does not do is NULL. Models apply `forward`, mixers the others. */
+    wf_status (*rotate)(wf_build *b, wf_module *m, wf_node **q, wf_node **k);
+    wf_status (*bias)(wf_build *b, wf_module *m, int64_t heads, wf_attention_spec *s);
 };
 const wf_part *wf_part_find(const char *slot, const char *name); /* NULL + message naming the nearest */
 const wf_part *const *wf_part_all(int *n);
 void wf_part_register_model(const wf_part *p); /* src/model adds its own at start (wf_models_register) */
+/* Implemented by src/model; the catalogue calls it once, so that no program can forget to. */
+void wf_models_register(void);
 
 /* In setup: declare a parameter / buffer, add a child. Return NULL + message on failure. */
 wf_param *wf_declare(wf_module *m, const char *name, wf_shape s, wf_init init, uint32_t flags);
 wf_param *wf_declare_buffer(wf_module *m, const char *name, wf_dtype t, wf_shape s, double value);
 wf_module *wf_child(wf_module *m, const char *name, const wf_part *part, const wf_value *options, int64_t in, int64_t out);
-/* `spec` is a recipe entry: a name ("softmax") or a map {name: softmax, heads: 6}; NULL: default_name. */
+/* `spec` is a recipe entry: a name ("softmax") or a map {name: softmax, heads: 6}; NULL: what the model says for the slot
+ * (model->defaults), else default_name. A mixer that cannot do what the model asks (causal or not) fails here, with place and remedy. */
 wf_module *wf_child_spec(wf_module *m, const char *name, const char *slot, const char *default_name, const wf_value *spec, int64_t in, int64_t out);
 /* Make `m`'s parameter `name` an alias of another (tied embeddings, shared layers). */
 wf_status wf_share(wf_module *m, const char *name, wf_param *p);
 wf_module *wf_module_find(wf_module *m, const char *child);
+/* As wf_child_spec, with args for the child's setup. */
+wf_module *wf_child_with(wf_module *m, const char *name, const char *slot, const char *default_name, const wf_value *spec, int64_t in,
+                         int64_t out, const void *args);
+/* A child that the part itself specifies: fmt gives YAML like "{name: layernorm, eps: 1e-6}". */
+wf_module *wf_child_text(wf_module *m, const char *name, const char *slot, int64_t in, int64_t out, const char *fmt, ...) WF_PRINTF(6, 7);
+/* A child of slot "linear" as the model wants it (linear: in the recipe). What it is for sets its initial weights. */
+typedef enum {
+    WF_LINEAR_INNER = 0,
+    WF_LINEAR_RESIDUAL, /* last of a residual branch */
+    WF_LINEAR_HEAD,     /* outputs, patches: no hidden matrix */
+    WF_LINEAR_VALUE,    /* what the branch's size is made of: values, the hidden layer */
+} wf_linear_role;
+typedef struct wf_linear_args {
+    bool bias;
+    wf_linear_role role;
+} wf_linear_args;
+wf_module *wf_child_linear(wf_module *m, const char *name, int64_t in, int64_t out, bool bias, wf_linear_role role);
+/* A dense linear whatever the model wants of its linears (heads, patch embeddings). */
+wf_module *wf_child_dense(wf_module *m, const char *name, int64_t in, int64_t out, bool bias, wf_linear_role role);
+wf_init wf_linear_init(const wf_module *m); /* in a linear's setup: the initial weights its model and role ask for */
+/* "model" | "true" | "false", as options named `bias` have it. */
+bool wf_bias_wanted(const wf_module *m, const char *choice);
+/* What a placement tells the part inside: a norm in front of its last linear (NormFormer). Call in setup of mixers and channels:
+ * makes child "inner_norm" if wanted. Then wf_inner_norm(b, m, x) applies it, or returns x. */
+typedef struct wf_sublayer_args {
+    const wf_value *inner_norm; /* NULL: none */
+} wf_sublayer_args;
+wf_status wf_inner_norm_setup(wf_module *m, int64_t width);
+wf_node *wf_inner_norm(wf_build *b, wf_module *m, wf_node *x);
+wf_status wf_module_fail(const wf_module *m, wf_status s, const char *fmt, ...) WF_PRINTF(3, 4); /* with file:line and the module's name */
 
 /* ---- building a graph from modules ---- */
 typedef struct wf_states wf_states; /* tensors that live between steps of one generation (KV caches, scan states) */
@@ -103,7 +143,20 @@ struct wf_build {
     wf_states *states;     /* step only */
     wf_node *context;      /* [B,S,D] for cross attention, condition vectors; or NULL */
     int n_update, cap_update;
-    wf_node **update;      /* assigns of running statistics: effects of the plan */
+    wf_node **update;      /* assigns of running statistics and states: effects of the plan */
+    /* Called with named inner results (mixers: q, k, v, lse, weights; lm: hidden ...) when set. `plain`: attention is composed
+     * of small operators, so that "weights" exist. */
+    void (*tap)(void *ctx, const wf_module *m, const char *what, wf_node *n);
+    void *tap_ctx;
+    bool plain;
+    bool last_only;        /* step: only the last position's output is wanted ([B,1,V]) */
+    int64_t grid[2], prefix; /* pictures: tokens are `prefix` special ones, then grid[0] rows of grid[1]; zeros elsewhere */
+    wf_node *keep;         /* float [B,L]: 1 for tokens that count (batch statistics), or NULL: all, or by `lengths` */
+    wf_node *score_bias;   /* added to attention scores, broadcastable to [B,H,L,S] (masks of any form), or NULL */
+    wf_node *types;        /* int32 [B,L]: token types (BERT's segments), or NULL: all 0 */
+    uint64_t serial;       /* of this build among those that use `states` */
+    void *memo;            /* casts made so far */
+    bool recompute;        /* topologies put every block between wf_recompute_begin and _end (train.recompute) */
 };
 void wf_build_start(wf_build *b, wf_graph *g);
 void wf_build_end(wf_build *b);
@@ -111,8 +164,18 @@ void wf_build_end(wf_build *b);
 wf_node *wf_use(wf_build *b, wf_module *m, const char *name);
 wf_node *wf_use_or_null(wf_build *b, wf_module *m, const char *name); /* NULL when not declared (no bias) */
 wf_status wf_update(wf_build *b, wf_module *m, const char *name, wf_node *value); /* running statistics */
-/* State leaf of this module for the step form, zero at the start of a sequence. */
+/* State leaf of this module for the step form, zero at the start of a sequence. A module that is applied several times in one
+ * model (shared, looped) has a state for each application. */
 wf_node *wf_state(wf_build *b, wf_module *m, const char *name, wf_dtype t, wf_shape s);
+/* The state's next value, when the plan runs; state NULL: value writes itself (wf_cache_write) and is only to be kept alive. */
+wf_status wf_keep(wf_build *b, wf_node *state, wf_node *value);
+/* float [B,L]: 1 where a token of x [B,L,..] counts (b->keep, else made of b->lengths); NULL: all count. */
+wf_node *wf_keep_mask(wf_build *b, const wf_node *x);
+void wf_tap(wf_build *b, const wf_module *m, const char *what, wf_node *n);
+/* x in another dtype; one cast a graph however often it is asked for. */
+wf_node *wf_as(wf_build *b, wf_node *x, wf_dtype t);
+/* Dropout in training, x itself otherwise. */
+wf_node *wf_drop(wf_build *b, const wf_module *m, wf_node *x, double p);
 uint64_t wf_stream(wf_build *b);
 /* Apply a module: pushes its scope, calls forward or (b->step and it exists) step. A mixer without step fails in step mode. */
 wf_node *wf_apply(wf_build *b, wf_module *m, wf_node *x);
@@ -129,13 +192,40 @@ struct wf_model {
     int n_param, cap_param;
     wf_param **param;      /* in order of declaration: the order of files and optimizers */
     wf_value *recipe;      /* owned copy of the whole recipe (model, task, train) */
+    /* What a model says to its parts before it makes them (in its setup). */
+    bool causal;           /* mixers must not look ahead */
+    bool bias;             /* linears have biases, where a part leaves it open */
+    int64_t max_length;    /* longest sequence of training; 0: open */
+    int64_t layers;
+    wf_init init;          /* of linear weights; kind ZERO: normal 0.02 */
+    double residual_std;   /* of the last linear of a residual branch; 0: as init */
+    double value_std;      /* of role VALUE; 0: as init */
+    wf_value *defaults;    /* slot -> recipe entry, for slots a part leaves open (linear, norm, position); owned */
+    size_t bytes, limit;   /* of all parameters so far; what they may take, 0: any */
+    wf_value *made;        /* module path -> options that parts themselves wrote; owned */
+    int n_constant, cap_constant;
+    struct wf_constant {
+        const char *key;
+        wf_tensor *value;
+    } *constant;
 };
+/* Tables that are computed, not learned (sines, slopes): one a key and model, made by `fill` when first asked for. */
+wf_tensor *wf_model_constant(wf_model *m, const char *key, wf_dtype t, wf_shape s, void (*fill)(wf_tensor *t, const void *ctx), const void *ctx);
 /* Build from a recipe's `model` map ({name: lm, ...}); parameters are initialised from `seed` (each by its own stream, so that
  * designs that share a parameter name share its numbers). `recipe` may be the whole recipe or only the model map. */
 wf_model *wf_model_new(const wf_value *recipe, uint64_t seed);
+/* The same with all parameters still zero (to be loaded, or only counted). limit: bytes they may take, 0: any; over it WF_ENOMEM
+ * before anything is allocated (recipes out of files). */
+wf_model *wf_model_build(const wf_value *recipe, size_t limit);
 void wf_model_free(wf_model *m);
 int64_t wf_model_count(const wf_model *m); /* trainable parameters, shared ones once */
 wf_param *wf_model_param(const wf_model *m, const char *name);
+wf_model *wf_model_alloc(void); /* no root yet: for wf_model_new and wf_model_of_part */
+wf_module *wf_model_root(wf_model *model, const wf_part *part, const wf_value *options); /* make and set it */
+/* A model that is one part alone: tests, `weft check`, measuring. `spec` as in wf_child_spec. in, out: widths. */
+wf_model *wf_model_of_part(const char *slot, const wf_value *spec, int64_t in, int64_t out, bool causal, int64_t max_length, uint64_t seed);
+/* Fill all parameters with their initial numbers. */
+wf_status wf_model_init(wf_model *m, uint64_t seed);
 /* Files: one .safetensors with weights and metadata {format: weft-model-1, recipe: JSON, ...}. */
 wf_status wf_model_save(const wf_model *m, const char *path, wf_dtype as, const char *const *meta_key, const char *const *meta_text, int n_meta);
 wf_model *wf_model_load(const char *path);

@@ -1,0 +1,245 @@
+/* norms.c: cases of the baseline norms and of the adaLN-zero block. */
+#include "check/case.h"
+
+#include <string.h>
+
+/* ---- norm.token-norms: many norms of one input, with one weight, bias and alpha for all ---- */
+
+typedef struct one_norm {
+    const char *out, *eps_key, *spec; /* spec: YAML without its end */
+    bool groups, shift;
+} one_norm;
+
+/* clang-format off */
+static const one_norm norms[] = {
+    {"layernorm", "layernorm", "{name: layernorm", false, false},
+    {"layernorm_noaffine", "layernorm_noaffine", "{name: layernorm, affine: false", false, false},
+    {"rmsnorm", "rmsnorm", "{name: rmsnorm", false, false},
+    {"rmsnorm_1pw", "rmsnorm", "{name: rmsnorm, one_plus_w: true", false, false},
+    {"groupnorm_per_token", "groupnorm", "{name: groupnorm, over: token", true, false},
+    {"groupnorm_per_sample", "groupnorm", "{name: groupnorm, over: sample", true, false},
+    {"instancenorm", "instancenorm", "{name: groupnorm, groups: 0, over: sample", false, false},
+    {"l2norm", "l2norm", "{name: l2norm", false, false},
+    {"dyt", NULL, "{name: dyt", false, false},
+    {"derf", NULL, "{name: dyt, function: erf", false, true},
+};
+/* clang-format on */
+enum { N_NORMS = sizeof norms / sizeof *norms };
+
+static const wf_name_rule affine_rules[] = {{"weight", "weight", 0}, {"bias", "bias", 0}, {"alpha", "alpha", 0}, {0}};
+static const char *const affine_ignore[] = {"weight", "bias", "alpha", NULL};
+static const wf_name_map names_affine = {"norms", "", affine_rules, affine_ignore};
+
+/* Text of the eps of one norm, "" when its own default holds. */
+static wf_status eps_of(wf_case *c, const one_norm *n, const char **text) {
+    const wf_value *map = wf_case_key(c, "eps"), *v = map;
+    double x;
+    *text = "";
+    if (!map || !n->eps_key) return WF_OK;
+    if (map->kind == WF_V_MAP) v = wf_value_get(map, n->eps_key);
+    if (!v || v->kind != WF_V_TEXT) return WF_OK;
+    if (!strcmp(v->text, "max(norm,1e-12)")) return *text = "1e-12", WF_OK;
+    if (wf_value_real(v, &x) != WF_OK) return wf_case_fail(c, "config: eps of %s must be a number, not %s", n->out, v->text);
+    return *text = v->text, WF_OK;
+}
+
+static wf_module *one_child(wf_case *c, wf_module *top, const one_norm *n, int64_t D, int64_t groups, double shift) {
+    const char *eps;
+    if (eps_of(c, n, &eps) != WF_OK) return NULL;
+    wf_text t = {0};
+    wf_text_add(&t, "%s", n->spec);
+    if (n->groups) wf_text_add(&t, ", groups: %lld", (long long)groups);
+    if (n->shift) wf_text_add(&t, ", shift: %.17g", shift);
+    if (*eps) wf_text_add(&t, ", eps: %s", eps);
+    wf_module *m = t.s ? wf_child_text(top, n->out, "norm", D, D, "%s}", t.s) : NULL;
+    wf_text_free(&t);
+    return m;
+}
+
+/* The first norm that has a parameter lends it to the others, under its short name. */
+static wf_status share_all(wf_module *m, wf_param *shared[3]) {
+    static const char *const name[3] = {"weight", "bias", "alpha"};
+    for (int i = 0; i < m->n_param; i++)
+        for (int k = 0; k < 3; k++) {
+            if (strcmp(m->param_name[i], name[k])) continue;
+            if (shared[k])
+                WF_TRY(wf_share(m, name[k], shared[k]));
+            else
+                shared[k] = m->param[i], shared[k]->name = name[k];
+        }
+    return WF_OK;
+}
+
+static wf_status make_norms(wf_case *c, wf_module *top, wf_module **child, int64_t D, int64_t groups, double shift) {
+    wf_param *shared[3] = {NULL};
+    for (int i = 0; i < N_NORMS; i++) {
+        char *out = wf_arena_format(c->arena, "out.%s", norms[i].out);
+        if (!out) return WF_ENOMEM;
+        if (!wf_case_has(c, out)) continue;
+        if (!(child[i] = one_child(c, top, &norms[i], D, groups, shift))) return WF_EINVAL;
+        WF_TRY(share_all(child[i], shared));
+    }
+    return WF_OK;
+}
+
+static wf_status token_norms(wf_case *c) {
+    static const wf_part together = {.slot = "norm", .name = "together"};
+    const wf_st_entry *x = wf_case_entry(c, "in.x");
+    int64_t groups;
+    double shift;
+    if (!x) return WF_EFORMAT;
+    if (x->shape.rank != 3) return wf_case_fail(c, "in.x must be [B,L,D]");
+    int64_t D = x->shape.dim[2];
+    WF_TRY(wf_case_same(c, "B", x->shape.dim[0]));
+    WF_TRY(wf_case_same(c, "L", x->shape.dim[1]));
+    WF_TRY(wf_case_same(c, "D", D));
+    WF_TRY(wf_case_int(c, "groups", 1, &groups));
+    WF_TRY(wf_case_real(c, "derf_shift", 0, &shift));
+    if (groups < 1 || D % groups)
+        return wf_case_fail(c, "config: 'groups' %lld must divide the width %lld", (long long)groups, (long long)D);
+    wf_model *m = wf_model_alloc();
+    wf_module *top = m ? wf_model_root(m, &together, NULL) : NULL, *child[N_NORMS] = {NULL};
+    if (!top || make_norms(c, top, child, D, groups, shift) != WF_OK) {
+        wf_model_free(m);
+        return WF_EINVAL;
+    }
+    WF_TRY(wf_case_adopt(c, m, &names_affine));
+    for (int i = 0; i < N_NORMS; i++)
+        if (child[i]) wf_case_out(c, norms[i].out, wf_apply(&c->build, child[i], wf_case_in(c, "x")));
+    return wf_case_solve(c);
+}
+
+/* ---- norm.batchnorm-tokens: steps of training, then evaluation ---- */
+
+static const wf_name_rule batch_rules[] = {{"weight", "weight", 0}, {"bias", "bias", 0}, {0}};
+static const char *const nothing[] = {NULL};
+static const wf_name_map names_batch = {"batchnorm", "", batch_rules, nothing};
+
+static const char *const buffers[] = {"running_mean", "running_var"};
+
+static wf_status load_buffers(wf_case *c, wf_model *m) {
+    for (int i = 0; i < 2; i++) {
+        char *name = wf_arena_format(c->arena, "in.buf.%s", buffers[i]);
+        wf_param *p = wf_model_param(m, buffers[i]);
+        wf_tensor *t = name && p ? wf_case_read(c, name, WF_F32) : NULL;
+        if (!t) return WF_EFORMAT;
+        wf_status s = t->bytes == p->value->bytes ? WF_OK : wf_case_fail(c, "'%s' has not one number a channel", name);
+        if (s == WF_OK) memcpy(p->value->data, t->data, t->bytes);
+        wf_tensor_free(t);
+        WF_TRY(s);
+    }
+    return WF_OK;
+}
+
+static wf_status batch_step(wf_case *c, wf_model *m, const char *step, bool train, bool masked) {
+    WF_TRY(wf_case_begin(c, step));
+    c->build.train = train;
+    if (masked) c->build.keep = wf_case_in(c, "keep_mask");
+    wf_case_out(c, "y", wf_apply(&c->build, m->root, wf_case_in(c, "x")));
+    WF_TRY(wf_case_solve(c));
+    for (int i = 0; train && i < 2; i++) {
+        char *name = wf_arena_format(c->arena, "buf.%s", buffers[i]);
+        if (!name) return WF_ENOMEM;
+        WF_TRY(wf_case_compare(c, name, wf_model_param(m, buffers[i])->value));
+    }
+    return WF_OK;
+}
+
+static wf_status batchnorm_tokens(wf_case *c) {
+    double momentum, eps;
+    int64_t steps;
+    bool masked;
+    WF_TRY(wf_case_real(c, "momentum", 0.1, &momentum));
+    WF_TRY(wf_case_real(c, "eps", 1e-5, &eps));
+    WF_TRY(wf_case_int(c, "steps", 1, &steps));
+    WF_TRY(wf_case_bool(c, "masked", false, &masked));
+    const wf_st_entry *x = wf_case_entry(c, "in.x_0");
+    if (!x) return WF_EFORMAT;
+    if (x->shape.rank != 3) return wf_case_fail(c, "in.x_0 must be [B,L,D]");
+    if (wf_case_has(c, "in.keep_mask") && !wf_case_entry(c, "in.keep_mask")) return WF_EFORMAT;
+    bool affine = wf_case_has(c, "param.weight");
+    char *spec = wf_arena_format(c->arena, "{name: batchnorm, momentum: %.17g, eps: %.17g, affine: %s}", momentum, eps,
+                                 affine ? "true" : "false");
+    wf_model *m = wf_case_part(c, "norm", spec, x->shape.dim[2], x->shape.dim[2], false, x->shape.dim[1], &names_batch);
+    if (!m) return WF_EINVAL;
+    WF_TRY(load_buffers(c, m));
+    for (int64_t k = 0; k < steps; k++) {
+        char step[24];
+        snprintf(step, sizeof step, "_%lld", (long long)k);
+        WF_TRY(batch_step(c, m, step, true, masked));
+    }
+    return wf_case_has(c, "out.y_eval") ? batch_step(c, m, "_eval", false, false) : WF_OK;
+}
+
+/* ---- block.dit-adaln-zero: adaLN-zero around attention and MLP, and the modulated final layer ---- */
+
+/* LayerNorm without affine, then h (1 + scale) + shift. */
+static wf_node *modulate(wf_graph *g, wf_node *x, wf_node *shift, wf_node *scale, double eps) {
+    unsigned last = x ? 1u << (x->shape.rank - 1) : 0;
+    wf_node *d = wf_sub(g, x, wf_mean(g, x, last, true));
+    wf_node *n = wf_mul(g, d, wf_rsqrt(g, wf_add_c(g, wf_mean(g, wf_square(g, d), last, true), eps)));
+    return wf_add(g, wf_mul(g, n, wf_add_c(g, scale, 1)), shift);
+}
+
+/* Piece k of n of Linear(SiLU(c)): [B,1,D] for one condition a sample, [B,L,D] for one a token. */
+static wf_node *piece(wf_graph *g, wf_node *ada, int k, int64_t D) {
+    wf_node *p = ada ? wf_slice(g, ada, ada->shape.rank - 1, k * D, D) : NULL;
+    return p && p->shape.rank == 2 ? wf_unsqueeze(g, p, 1) : p;
+}
+
+static wf_node *linear(wf_case *c, const char *name, wf_node *x) {
+    char *w = wf_arena_format(c->arena, "%s.weight", name), *b = wf_arena_format(c->arena, "%s.bias", name);
+    return wf_linear(c->graph, x, wf_case_param(c, w ? w : ""), wf_case_param_or_null(c, b ? b : ""));
+}
+
+static wf_node *attention(wf_case *c, wf_node *h, int64_t H) {
+    wf_graph *g = c->graph;
+    wf_node *qkv = linear(c, "qkv", h);
+    if (!qkv) return NULL;
+    int64_t B = qkv->shape.dim[0], L = qkv->shape.dim[1], D = qkv->shape.dim[2] / 3;
+    wf_node *part[3];
+    for (int i = 0; i < 3; i++) part[i] = wf_reshape(g, wf_slice(g, qkv, 2, i * D, D), WF_SHAPE(B, L, H, D / H));
+    wf_attention_spec s = {0};
+    return linear(c, "proj", wf_reshape(g, wf_attention(g, part[0], part[1], part[2], &s), WF_SHAPE(B, L, D)));
+}
+
+static wf_status dit(wf_case *c) {
+    static const char *const gelus[] = {"tanh", "gelu_tanh", "erf", "gelu", "exact", "gelu", "exact (erf)", "gelu", NULL};
+    const char *act;
+    int64_t H;
+    double eps;
+    wf_graph *g = c->graph;
+    wf_node *x = wf_case_in(c, "x"), *cond = wf_silu(g, wf_case_in(c, "c"));
+    if (!x || !cond) return wf_fail(WF_EFORMAT, "%s", wf_graph_message(g));
+    if (x->shape.rank != 3) return wf_case_fail(c, "in.x must be [B,L,D]");
+    int64_t D = x->shape.dim[2];
+    WF_TRY(wf_case_int(c, "H", 1, &H));
+    WF_TRY(wf_case_real(c, "eps", 1e-6, &eps));
+    WF_TRY(wf_case_choice(c, "gelu", gelus, "gelu_tanh", &act));
+    WF_TRY(wf_case_same(c, "D", D));
+    WF_TRY(wf_case_same(c, "cond", cond->shape.dim[cond->shape.rank - 1]));
+    if (H < 1 || D % H) return wf_case_fail(c, "config: 'H' %lld must divide the width %lld", (long long)H, (long long)D);
+    wf_node *ada = linear(c, "ada", cond), *fc1 = wf_case_param(c, "fc1.weight");
+    if (!ada || !fc1) return wf_fail(WF_EFORMAT, "%s", wf_graph_message(g));
+    if (ada->shape.dim[ada->shape.rank - 1] != 6 * D) return wf_case_fail(c, "param.ada.weight must have 6 D rows");
+    WF_TRY(wf_case_same(c, "mlp_hidden", fc1->shape.dim[0]));
+    wf_node *a = attention(c, modulate(g, x, piece(g, ada, 0, D), piece(g, ada, 1, D), eps), H);
+    x = wf_add(g, x, wf_mul(g, piece(g, ada, 2, D), a));
+    wf_node *h = wf_activation(g, act, linear(c, "fc1", modulate(g, x, piece(g, ada, 3, D), piece(g, ada, 4, D), eps)));
+    x = wf_add(g, x, wf_mul(g, piece(g, ada, 5, D), linear(c, "fc2", h)));
+    wf_case_out(c, "y", x);
+    if (wf_case_has(c, "param.final_ada.weight")) {
+        wf_node *f = linear(c, "final_ada", cond);
+        wf_case_out(c, "z", linear(c, "final", modulate(g, x, piece(g, f, 0, D), piece(g, f, 1, D), eps)));
+    }
+    return wf_case_solve(c);
+}
+
+/* clang-format off */
+const wf_adapter wf_adapters_norm[] = {
+    {"norm.token-norms", token_norms, ""},
+    {"norm.batchnorm-tokens", batchnorm_tokens, "B L D"},
+    {"block.dit-adaln-zero", dit, "B L"},
+    {0},
+};
+/* clang-format on */

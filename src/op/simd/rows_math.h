@@ -1,0 +1,188 @@
+/* rows_math.h: elementary functions on vectors of floats, within about 2 units in the last place over the whole range; infinities,
+ * NaN and denormal numbers as in libm. Series are Taylor's where nothing is said; other coefficients were fitted for this file
+ * (Chebyshev, 40 digits). Written so that they hold with and without fused multiply-add. */
+#ifndef WF_ROWS_MATH_H
+#define WF_ROWS_MATH_H
+
+#include "op/simd/vec.h"
+
+#define V_INF splat(__builtin_inff())
+#define V_NAN splat(__builtin_nanf(""))
+/* log 2 in two parts; the first has 9 significant bits, so that whole multiples of it are exact. */
+#define LN2_HI 0.693359375f
+#define LN2_LO (-2.12194440e-4f)
+
+/* 2^n, -126 <= n <= 127 */
+VEC vf power_of_two(vi n) { return unbits((n + 127) << 23); }
+
+/* x = n log 2 + r, |r| <= 0.35 */
+VEC vf reduce_exp(vf x, vi *n) {
+    vf k = vround(x * 1.44269504f);
+    *n = nearest(k);
+    return (x - k * LN2_HI) - k * LN2_LO;
+}
+
+/* e^r - 1 - r, |r| <= 0.35 */
+VEC vf exp_tail(vf r) {
+    vf p = r * (1.0f / 5040) + 1.0f / 720;
+    p = p * r + 1.0f / 120;
+    p = p * r + 1.0f / 24;
+    p = p * r + 1.0f / 6;
+    p = p * r + 0.5f;
+    return p * (r * r);
+}
+
+/* The scale 2^n goes in two factors, so that results may be denormal or overflow. */
+VEC vf vexp(vf x) {
+    vi n;
+    x = sel(x > 89.0f, splat(89.0f), sel(x < -105.0f, splat(-105.0f), x));
+    vf r = reduce_exp(x, &n);
+    vi half = n >> 1;
+    vf p = 1.0f + (r + exp_tail(r));
+    return p * power_of_two(half) * power_of_two(n - half);
+}
+
+VEC vf vexpm1(vf x) {
+    vi n;
+    vf c = sel(x > 88.0f, splat(88.0f), sel(x < -30.0f, splat(-30.0f), x));
+    vf r = reduce_exp(c, &n);
+    vf scale = power_of_two(n);
+    vf y = scale * exp_tail(r) + (scale * r + (scale - 1.0f));
+    y = sel(n == 0, r + exp_tail(r), y);
+    y = sel(x > 88.0f, vexp(x), y);
+    return sel(x == 0.0f, x, y);
+}
+
+/* log(u) + c for u > 0 and a small correction c: u = 2^k (1 + f), s = f / (2 + f), log(1 + f) = 2 atanh(s) arranged so that the
+ * large terms f and f^2/2 enter unrounded. */
+VEC vf log_core(vf u, vf c) {
+    vi tiny = u < 0x1p-126f;
+    u = sel(tiny, u * 0x1p25f, u);
+    vi b = bits(u) - 0x3f3504f3; /* from sqrt(1/2) on */
+    vi k = b >> 23;
+    vf f = unbits((b & 0x007fffff) + 0x3f3504f3) - 1.0f;
+    vf e = to_float(k + (tiny & -25));
+    vf s = f / (f + 2.0f), z = s * s;
+    vf series = z * (2.0f / 3 + z * (2.0f / 5 + z * (2.0f / 7 + z * (2.0f / 9))));
+    vf half = 0.5f * f * f;
+    return e * LN2_HI + (f - (half - (s * (half + series) + (e * LN2_LO + c))));
+}
+
+VEC vf log_edges(vf u, vf y) {
+    y = sel(u == V_INF, u, y);
+    y = sel(u == 0.0f, -V_INF, y);
+    return sel((u < 0.0f) | (u != u), V_NAN, y);
+}
+
+VEC vf vlog(vf x) { return log_edges(x, log_core(x, (vf){0})); }
+
+/* What 1 + x loses by rounding comes back as a correction of first order. */
+VEC vf vlog1p(vf x) {
+    vf u = x + 1.0f;
+    vf lost = sel(x > 1.0f, 1.0f - (u - x), x - (u - 1.0f));
+    vf y = log_edges(u, log_core(u, lost / u));
+    return sel((vabs(x) < 1e-10f), x, y);
+}
+
+/* With e = e^(2|x|) - 1: e / (e + 2) */
+VEC vf vtanh(vf x) {
+    vf a = vabs(x);
+    vf e = vexpm1(2.0f * sel(a > 10.0f, splat(10.0f), a));
+    return sel(x != x, x, with_sign(e / (e + 2.0f), x));
+}
+
+VEC vf vsigmoid(vf x) {
+    vf e = vexp(-vabs(x));
+    return sel(x >= 0.0f, splat(1.0f), e) / (1.0f + e);
+}
+
+VEC vf vsoftplus(vf x) { return sel(x > 0.0f, x, (vf){0}) + vlog1p(vexp(-vabs(x))); }
+
+/* Below 1: x times a polynomial in x^2; from there 1 - e^-q with a polynomial q = -log(1 - erf). */
+VEC vf verf(vf x) {
+    vf a = vabs(x), t = x * x;
+    vf p = t * 7.875875e-05f - 8.0168643e-04f;
+    p = p * t + 5.1890872e-03f;
+    p = p * t - 2.6854211e-02f;
+    p = p * t + 1.1283594e-01f;
+    p = p * t - 3.7612626e-01f;
+    p = p * t + 1.1283791e+00f;
+    vf small = x * p;
+    if (!any(a >= 1.0f)) return small;
+    vf c = sel(a > 4.0f, splat(4.0f), a);
+    vf q = c * -1.6371514e-06f + 4.605804e-05f;
+    q = q * c - 5.9680565e-04f;
+    q = q * c + 4.759596e-03f;
+    q = q * c - 2.6421135e-02f;
+    q = q * c + 1.10080086e-01f;
+    q = q * c + 6.3182604e-01f;
+    q = q * c + 1.1302334e+00f;
+    q = q * c - 3.2013806e-04f;
+    vf large = with_sign(1.0f - vexp(-q), x);
+    return sel(x != x, x, sel(a < 1.0f, small, large));
+}
+
+/* sine and cosine on |r| <= pi/4 */
+VEC vf sin_core(vf r) {
+    vf z = r * r;
+    vf p = z * (-1.0f / 39916800) + 1.0f / 362880;
+    p = p * z - 1.0f / 5040;
+    p = p * z + 1.0f / 120;
+    p = p * z - 1.0f / 6;
+    return r + r * (z * p);
+}
+VEC vf cos_core(vf r) {
+    vf z = r * r;
+    vf p = z * (1.0f / 479001600) - 1.0f / 3628800;
+    p = p * z + 1.0f / 40320;
+    p = p * z - 1.0f / 720;
+    p = p * z + 1.0f / 24;
+    return 1.0f + (z * -0.5f + z * z * p);
+}
+
+/* x = k pi/2 + r for |x| <= 1e5. With fused multiply-add three floats of pi/2 suffice: every product is exact, and so is the first
+ * difference. Without it, in double. */
+VEC vf reduce_quarter(vf x, vi *k) {
+    vf q = vround(x * 0.636619772f);
+    *k = nearest(q);
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) /* where a * b + c is contracted */
+    vf r = vfma(q, splat(-1.57079637e+00f), x);
+    r = vfma(q, splat(4.37113883e-08f), r);
+    return vfma(q, splat(1.71512451e-15f), r);
+#else
+    vf r;
+    for (int j = 0; j < WF_LANES; j++) {
+        double t = (double)x[j] - (double)q[j] * 1.57079632673412561417e+00; /* 33 bits of pi/2, and the rest */
+        r[j] = (float)(t - (double)q[j] * 6.07710050650619224932e-11);
+    }
+    return r;
+#endif
+}
+
+/* sin(x + shift pi/2) */
+VEC vf sin_shifted(vf x, int32_t shift) {
+    vi k;
+    vf r = reduce_quarter(x, &k);
+    k += shift;
+    vf y = sel((k & 1) != 0, cos_core(r), sin_core(r));
+    y = unbits(bits(y) ^ ((k & 2) << 30));
+    if (any(~(vabs(x) <= 1e5f)))
+        for (int j = 0; j < WF_LANES; j++)
+            if (!(fabsf(x[j]) <= 1e5f)) y[j] = shift ? cosf(x[j]) : sinf(x[j]);
+    return y;
+}
+VEC vf vsin(vf x) { return sel(x == 0.0f, x, sin_shifted(x, 0)); }
+VEC vf vcos(vf x) { return sin_shifted(x, 1); }
+
+VEC vf vsign(vf x) {
+    vf one = with_sign(splat(1.0f), x);
+    return sel((x == 0.0f) | (x != x), x, one);
+}
+VEC vf vtruth(vi m) { return unbits(m & bits(splat(1.0f))); }
+
+static inline vf vpow(vf x, vf y) {
+    for (int k = 0; k < WF_LANES; k++) x[k] = powf(x[k], y[k]);
+    return x;
+}
+
+#endif

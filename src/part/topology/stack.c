@@ -1,0 +1,130 @@
+/* stack.c: blocks of sublayers, and the order in which they are applied. */
+#include "part/topology/stack.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct block {
+    int n;
+    wf_sublayer sub[6];
+} block;
+
+typedef struct stack {
+    wf_module *place;
+    int n_block, n_order;
+    wf_module **block;
+    int *order; /* indices of blocks as they are applied; an index may come several times */
+} stack;
+
+static const wf_part block_part = {.slot = "block", .name = "sublayers"};
+
+/* ---- for models ---- */
+
+static wf_status set_default(wf_model *m, const char *slot, const wf_value *spec, const char *otherwise) {
+    if (!spec && !otherwise) return WF_OK;
+    return wf_value_set(m->defaults, slot, spec ? wf_value_copy(spec) : wf_value_text(otherwise));
+}
+
+static const wf_placement *placement_of(const wf_value *spec) {
+    const wf_value *name = spec && spec->kind == WF_V_MAP ? wf_value_get(spec, "name") : spec;
+    const wf_part *p = name && name->kind == WF_V_TEXT ? wf_part_find("placement", name->text) : &wf_placements[0].part;
+    return (const wf_placement *)p;
+}
+
+wf_status wf_stack_prepare(wf_module *m, const wf_stack_opt *o, wf_init_kind kind) {
+    wf_model *model = m->model;
+    model->layers = o->layers;
+    model->bias = o->bias;
+    model->init = (wf_init){kind, o->init_std};
+    const wf_placement *p = placement_of(o->placement);
+    bool deep = p && p->deep;
+    double beta = pow(8.0 * (double)o->layers, -0.25);
+    model->residual_std = deep ? o->init_std * beta : o->scale_residual ? o->init_std / sqrt(2.0 * (double)o->layers) : 0;
+    model->value_std = deep ? o->init_std * beta : 0;
+    WF_TRY(set_default(model, "norm", o->norm, "layernorm"));
+    return set_default(model, "linear", o->linear, NULL);
+}
+
+wf_status wf_stack_position(wf_module *m, const wf_stack_opt *o, int64_t width) {
+    const wf_value *name = o->position && o->position->kind == WF_V_MAP ? wf_value_get(o->position, "name") : o->position;
+    const wf_part *p = wf_part_find("position", name && name->kind == WF_V_TEXT ? name->text : "learned");
+    if (!p) return name && name->file ? wf_value_fail(name, WF_ENOTFOUND, "%s", wf_message()) : WF_ENOTFOUND;
+    if (p->rotate || p->bias) WF_TRY(set_default(m->model, "position", o->position, NULL));
+    if (!p->forward) return WF_OK;
+    return wf_child_spec(m, "position", "position", "learned", o->position, width, width) ? WF_OK : WF_EINVAL;
+}
+
+wf_module *wf_stack_child(wf_module *m, const wf_stack_opt *o, int64_t width) {
+    return wf_child_with(m, "blocks", "topology", "plain", o->topology, width, width, o);
+}
+
+bool wf_stack_final_norm(const wf_module *blocks, const char *choice) {
+    if (strcmp(choice, "auto")) return !strcmp(choice, "true");
+    const stack *s = blocks->data;
+    return ((const wf_placement *)s->place->part)->final_norm;
+}
+
+/* ---- for topologies ---- */
+
+static const wf_value *option_of(const wf_stack_opt *o, const char *slot) {
+    return !strcmp(slot, "mixer") ? o->mixer : o->channel;
+}
+
+static wf_status block_setup(wf_module *m, const wf_stack_opt *o, const wf_module *place, int64_t at,
+                             const wf_sublayer_row *rows, int n) {
+    block *k = m->data = wf_arena_alloc(m->model->arena, sizeof *k);
+    if (!k) return WF_ENOMEM;
+    k->n = n;
+    double depth = o->layers > 1 ? (double)at / (double)(o->layers - 1) : 0;
+    for (int i = 0; i < n; i++) {
+        bool mixer = !strcmp(rows[i].slot, "mixer");
+        wf_sublayer_want w = {.name = rows[i].name,
+                              .slot = rows[i].slot,
+                              .default_name = mixer ? "softmax" : "mlp",
+                              .spec = option_of(o, rows[i].slot),
+                              .factor = rows[i].factor,
+                              .dropout = o->dropout,
+                              .drop_path = o->stochastic_depth * depth,
+                              .layer_scale = o->layer_scale};
+        WF_TRY(wf_sublayer_setup(m, place, &w, &k->sub[i]));
+    }
+    return WF_OK;
+}
+
+wf_status wf_stack_setup(wf_module *m, const wf_sublayer_row *rows, int n) {
+    const wf_stack_opt *o = m->args;
+    stack *s = m->data = wf_arena_alloc(m->model->arena, sizeof *s);
+    if (!s) return WF_ENOMEM;
+    s->n_block = s->n_order = (int)o->layers;
+    s->block = wf_arena_alloc(m->model->arena, sizeof(void *) * (size_t)s->n_block);
+    s->order = wf_arena_alloc(m->model->arena, sizeof(int) * (size_t)s->n_order);
+    s->place = wf_child_spec(m, "placement", "placement", "pre", o->placement, m->in, m->out);
+    if (!s->block || !s->order || !s->place) return WF_EINVAL;
+    for (int i = 0; i < s->n_block; i++) {
+        char name[24];
+        snprintf(name, sizeof name, "%d", i);
+        s->block[i] = wf_child(m, name, &block_part, NULL, m->in, m->out);
+        if (!s->block[i]) return WF_ENOMEM;
+        WF_TRY(block_setup(s->block[i], o, s->place, i, rows, n));
+        s->order[i] = i;
+    }
+    return WF_OK;
+}
+
+static wf_node *apply_block(wf_build *b, wf_module *m, wf_node *x) {
+    const block *k = m->data;
+    const char *dot = strrchr(m->name, '.');
+    wf_scope_push(b->g, dot ? dot + 1 : m->name);
+    if (b->recompute && b->train) wf_recompute_begin(b->g);
+    wf_tap(b, m, "stream", x);
+    for (int i = 0; i < k->n; i++) x = wf_sublayer_forward(b, m, &k->sub[i], x);
+    if (b->recompute && b->train) wf_recompute_end(b->g);
+    wf_scope_pop(b->g);
+    return x;
+}
+
+wf_node *wf_stack_forward(wf_build *b, wf_module *m, wf_node *x) {
+    const stack *s = m->data;
+    for (int i = 0; i < s->n_order && x; i++) x = apply_block(b, s->block[s->order[i]], x);
+    return x;
+}

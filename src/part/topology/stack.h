@@ -1,0 +1,56 @@
+/* stack.h: how sublayers follow each other, as data. A topology says which sublayers a block has (rows); a stack makes `layers`
+ * blocks of them and an order in which blocks are applied.
+ */
+#ifndef WF_STACK_H
+#define WF_STACK_H
+
+#include "part/placement/placement.h"
+
+typedef struct wf_stack_opt { /* the part of a model's options that its blocks are made by */
+    int64_t layers;
+    const wf_value *mixer, *channel, *norm, *placement, *topology, *linear, *position;
+    double dropout, layer_scale, stochastic_depth, init_std;
+    bool bias, scale_residual;
+} wf_stack_opt;
+
+/* clang-format off */
+#define WF_STACK_OPTIONS(type, at)                                                                                                    \
+    {"layers", WF_OPT_INT, offsetof(type, at.layers), "4", 1, 4096, NULL, "blocks"},                                                  \
+    {"mixer", WF_OPT_VALUE, offsetof(type, at.mixer), "", 0, 0, NULL, "token mixer: a name or {name: softmax, heads: 6}; default softmax"}, \
+    {"channel", WF_OPT_VALUE, offsetof(type, at.channel), "", 0, 0, NULL, "channel mixer: mlp (default), swiglu, geglu .."},           \
+    {"norm", WF_OPT_VALUE, offsetof(type, at.norm), "", 0, 0, NULL, "norm of all places: layernorm (default), rmsnorm .."},           \
+    {"placement", WF_OPT_VALUE, offsetof(type, at.placement), "", 0, 0, NULL, "where norms stand: pre (default), post, peri .."},     \
+    {"topology", WF_OPT_VALUE, offsetof(type, at.topology), "", 0, 0, NULL, "how sublayers follow each other: plain (default)"},      \
+    {"linear", WF_OPT_VALUE, offsetof(type, at.linear), "", 0, 0, NULL, "linear layers inside the blocks: dense (default)"},          \
+    {"position", WF_OPT_VALUE, offsetof(type, at.position), "", 0, 0, NULL, "positions: learned (default), sinusoidal, rope, alibi, none"}, \
+    {"dropout", WF_OPT_REAL, offsetof(type, at.dropout), "0", 0, 0.99, NULL, "dropout of embeddings and of every branch's output"},   \
+    {"layer_scale", WF_OPT_REAL, offsetof(type, at.layer_scale), "0", 0, 100, NULL,                                                   \
+     "starting value of a learned gain on every branch's output (1e-4 .. 1); 0: none"},                                               \
+    {"stochastic_depth", WF_OPT_REAL, offsetof(type, at.stochastic_depth), "0", 0, 0.99, NULL,                                        \
+     "probability to skip a branch in training, growing linearly from 0 to this over the blocks"},                                    \
+    {"bias", WF_OPT_BOOL, offsetof(type, at.bias), "true", 0, 0, NULL, "biases in the blocks' linears (GPT-2 has them, Llama none)"}, \
+    {"init_std", WF_OPT_REAL, offsetof(type, at.init_std), "0.02", 0, 10, NULL, "standard deviation of initial weights"},             \
+    {"scale_residual", WF_OPT_BOOL, offsetof(type, at.scale_residual), "true", 0, 0, NULL,                                            \
+     "the last linear of every branch starts 1/sqrt(2 layers) smaller (GPT-2)"}
+/* clang-format on */
+
+/* In a model's setup, before children: tell the model's parts what its options say. */
+wf_status wf_stack_prepare(wf_module *m, const wf_stack_opt *o, wf_init_kind kind);
+/* Added positions become child "position"; rotary and bias schemes are handed to the mixers. */
+wf_status wf_stack_position(wf_module *m, const wf_stack_opt *o, int64_t width);
+/* Child "blocks". */
+wf_module *wf_stack_child(wf_module *m, const wf_stack_opt *o, int64_t width);
+/* Whether a final norm belongs after the blocks: choice "auto" (the placement says), "true", "false". */
+bool wf_stack_final_norm(const wf_module *blocks, const char *choice);
+
+/* ---- for topologies ---- */
+typedef struct wf_sublayer_row {
+    const char *name, *slot; /* "mixer", "channel": the option of that name fills it */
+    double factor;           /* of the residual branch */
+} wf_sublayer_row;
+wf_status wf_stack_setup(wf_module *m, const wf_sublayer_row *rows, int n);
+wf_node *wf_stack_forward(wf_build *b, wf_module *m, wf_node *x);
+
+extern const wf_part wf_topology_plain;
+
+#endif
