@@ -16,6 +16,9 @@ if(NOT WEFT_SANITIZE)
   list(APPEND WEFT_INSTALLED weft_shared)
 endif()
 
+# Found from where the file itself lies, so that any --prefix is right.
+file(RELATIVE_PATH WEFT_PC_TO_PREFIX /p/${CMAKE_INSTALL_LIBDIR}/pkgconfig /p)
+string(REGEX REPLACE "/$" "" WEFT_PC_TO_PREFIX "${WEFT_PC_TO_PREFIX}")
 configure_file(${CMAKE_SOURCE_DIR}/cmake/weft.pc.in ${CMAKE_BINARY_DIR}/weft.pc @ONLY)
 install(TARGETS ${WEFT_INSTALLED})
 install(FILES ${CMAKE_SOURCE_DIR}/include/weft.h TYPE INCLUDE)

@@ -9,7 +9,8 @@
 
 static bool show(void *context, const weft_progress *p) {
     (void)context;
-    if (p->step % 10 == 0 || p->step == p->steps) fprintf(stderr, "step %lld of %lld: loss %.4f\n", (long long)p->step, (long long)p->steps, p->loss);
+    if (p->step % 10 == 0 || p->step == p->steps)
+        fprintf(stderr, "step %lld of %lld: loss %.4f\n", (long long)p->step, (long long)p->steps, p->loss);
     return true;
 }
 
@@ -26,7 +27,8 @@ int main(int argc, char **argv) {
     char recipe[1024], path[512];
     snprintf(recipe, sizeof recipe,
              "task: {name: text, path: \"%s\", length: 64}\n"
-             "model: {name: lm, width: 64, layers: 2, mixer: {name: softmax, heads: 4}, norm: rmsnorm, position: rope, channel: swiglu}\n"
+             "model: {name: lm, width: 64, layers: 2, mixer: {name: softmax, heads: 4}, norm: rmsnorm, position: rope, "
+             "channel: swiglu}\n"
              "train: {steps: 30, batch: 8, lr: 3e-3, warmup: 5}\n",
              argv[1]);
     weft_model *model = NULL;
@@ -38,7 +40,8 @@ int main(int argc, char **argv) {
     if (weft_output_size(model, &vocabulary) != WEFT_OK) return fail("output size");
     const int32_t tokens[] = {'t', 'h', 'e', ' '};
     float *logits = malloc(4 * (size_t)vocabulary * sizeof *logits);
-    if (logits == NULL || weft_run_tokens(model, tokens, 1, 4, logits, 4 * (size_t)vocabulary) != WEFT_OK) return fail("running");
+    if (logits == NULL || weft_run_tokens(model, tokens, 1, 4, logits, 4 * (size_t)vocabulary) != WEFT_OK)
+        return fail("running");
     const float *last = logits + 3 * vocabulary;
     int64_t best = 0;
     for (int64_t v = 1; v < vocabulary; v++)

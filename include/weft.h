@@ -25,14 +25,14 @@ extern "C" {
 
 typedef enum weft_status {
     WEFT_OK = 0,
-    WEFT_INVALID,      /* wrong argument, recipe or option */
+    WEFT_INVALID, /* wrong argument, recipe or option */
     WEFT_NO_MEMORY,
-    WEFT_IO,           /* the operating system refused a file */
-    WEFT_FORMAT,       /* a file's content is malformed */
+    WEFT_IO,     /* the operating system refused a file */
+    WEFT_FORMAT, /* a file's content is malformed */
     WEFT_UNSUPPORTED,
     WEFT_NOT_FOUND,
-    WEFT_INTERRUPTED,  /* a callback asked to stop */
-    WEFT_NOT_FINITE,   /* NaN or Inf while training; the last good checkpoint is kept */
+    WEFT_INTERRUPTED, /* a callback asked to stop */
+    WEFT_NOT_FINITE,  /* NaN or Inf while training; the last good checkpoint is kept */
 } weft_status;
 
 /* The calling thread's last message; "" before the first failure. Valid until the thread's next failing call. */
@@ -61,7 +61,8 @@ weft_status weft_parameter(weft_model *model, const char *name, float **data, in
 
 /* ---- running ---- */
 /* Language models: logits [B,L,V] of tokens [B,L] (0 <= token < V, checked). `logits` has room for `room` floats. */
-weft_status weft_run_tokens(weft_model *model, const int32_t *tokens, int64_t batch, int64_t length, float *logits, size_t room);
+weft_status weft_run_tokens(weft_model *model, const int32_t *tokens, int64_t batch, int64_t length, float *logits,
+                            size_t room);
 /* Picture models: logits [B,C] of pictures [B,channels,height,width], with the sizes the model was made for. */
 weft_status weft_run_pictures(weft_model *model, const float *pictures, int64_t batch, float *logits, size_t room);
 /* V or C: numbers a position or a picture gets. */
@@ -69,10 +70,10 @@ weft_status weft_output_size(weft_model *model, int64_t *size);
 
 /* ---- continuing a text (byte-level language models) ---- */
 typedef struct weft_generate_options {
-    int64_t tokens;      /* new tokens at most */
-    double temperature;  /* 0: always the likeliest */
-    int64_t top_k;       /* 0: all */
-    double top_p;        /* 0 or 1: all */
+    int64_t tokens;     /* new tokens at most */
+    double temperature; /* 0: always the likeliest */
+    int64_t top_k;      /* 0: all */
+    double top_p;       /* 0 or 1: all */
     uint64_t seed;
 } weft_generate_options;
 /* Called with every new token; false ends the text (not an error). */

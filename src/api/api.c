@@ -18,17 +18,28 @@ struct weft_model {
     wf_shape out;
 };
 
-_Static_assert((int)WEFT_NOT_FINITE == (int)WF_ENONFINITE && (int)WEFT_INTERRUPTED == (int)WF_EINTERRUPTED, "statuses of both headers agree");
+_Static_assert((int)WEFT_NOT_FINITE == (int)WF_ENONFINITE && (int)WEFT_INTERRUPTED == (int)WF_EINTERRUPTED,
+               "statuses of both headers agree");
 
-static weft_status status(wf_status s) { return (weft_status)s; }
+static weft_status status(wf_status s) {
+    return (weft_status)s;
+}
 static weft_status missing(const char *call, const char *what) {
     return status(wf_fail(WF_EINVAL, "%s: %s is NULL", call, what));
 }
 
-const char *weft_message(void) { return wf_message(); }
-const char *weft_version(void) { return WEFT_VERSION; }
-void weft_set_threads(int n) { wf_set_threads(n); }
-void weft_free_text(char *text) { wf_free(text); }
+const char *weft_message(void) {
+    return wf_message();
+}
+const char *weft_version(void) {
+    return WEFT_VERSION;
+}
+void weft_set_threads(int n) {
+    wf_set_threads(n);
+}
+void weft_free_text(char *text) {
+    wf_free(text);
+}
 
 static weft_status wrap(wf_model *m, weft_model **out) {
     if (m == NULL) return WEFT_INVALID;
@@ -78,7 +89,9 @@ void weft_free(weft_model *model) {
     wf_free(model);
 }
 
-int64_t weft_parameter_count(const weft_model *model) { return model != NULL ? wf_model_count(model->model) : 0; }
+int64_t weft_parameter_count(const weft_model *model) {
+    return model != NULL ? wf_model_count(model->model) : 0;
+}
 
 weft_status weft_recipe(const weft_model *model, char **json) {
     if (model == NULL || json == NULL) return missing("weft_recipe", model == NULL ? "model" : "json");
@@ -87,9 +100,11 @@ weft_status weft_recipe(const weft_model *model, char **json) {
 }
 
 weft_status weft_parameter(weft_model *model, const char *name, float **data, int *rank, int64_t dim[6]) {
-    if (model == NULL || name == NULL || data == NULL) return missing("weft_parameter", model == NULL ? "model" : name == NULL ? "name" : "data");
+    if (model == NULL || name == NULL || data == NULL)
+        return missing("weft_parameter", model == NULL ? "model" : name == NULL ? "name" : "data");
     wf_param *p = wf_model_param(model->model, name);
-    if (p == NULL || p->value->dtype != WF_F32) return status(wf_fail(WF_ENOTFOUND, "the model has no float32 parameter '%s'; `weft info` lists them", name));
+    if (p == NULL || p->value->dtype != WF_F32)
+        return status(wf_fail(WF_ENOTFOUND, "the model has no float32 parameter '%s'; `weft info` lists them", name));
     *data = p->value->data;
     if (rank != NULL) *rank = p->value->shape.rank;
     if (dim != NULL) memcpy(dim, p->value->shape.dim, sizeof p->value->shape.dim);
@@ -112,7 +127,9 @@ static wf_status plan_for(weft_model *m, wf_dtype t, wf_shape s) {
     b.causal = m->model->causal;
     wf_node *y = wf_apply(&b, m->model->root, wf_leaf(m->graph, m->input, "input"));
     wf_status s2 = WF_OK;
-    if (y == NULL) s2 = wf_graph_status(m->graph) != WF_OK ? wf_fail(wf_graph_status(m->graph), "%s", wf_graph_message(m->graph)) : WF_EINVAL;
+    if (y == NULL)
+        s2 = wf_graph_status(m->graph) != WF_OK ? wf_fail(wf_graph_status(m->graph), "%s", wf_graph_message(m->graph))
+                                                : WF_EINVAL;
     if (s2 == WF_OK) {
         m->out = y->shape;
         if (y->dtype != WF_F32) y = wf_cast(m->graph, y, WF_F32);
@@ -128,7 +145,9 @@ static wf_status run(weft_model *m, wf_dtype t, wf_shape shape, const void *inpu
     WF_TRY(plan_for(m, t, shape));
     int64_t n = wf_shape_count(&m->out);
     char text[96];
-    if ((size_t)n > room) return wf_fail(WF_EINVAL, "the output is %s, %lld numbers, and there is room for %zu", wf_shape_text(&m->out, text), (long long)n, room);
+    if ((size_t)n > room)
+        return wf_fail(WF_EINVAL, "the output is %s, %lld numbers, and there is room for %zu", wf_shape_text(&m->out, text),
+                       (long long)n, room);
     memcpy(m->input->data, input, m->input->bytes);
     WF_TRY(wf_plan_run(m->plan));
     memcpy(out, wf_plan_out(m->plan, 0), (size_t)n * sizeof *out);
@@ -142,9 +161,13 @@ static int64_t model_number(const weft_model *m, const char *key) {
     return v != NULL && wf_value_int(v, &n) == WF_OK ? n : 0;
 }
 
-static bool is_language_model(const weft_model *m) { return wf_model_param(m->model, "embed.weight") != NULL; }
+static bool is_language_model(const weft_model *m) {
+    return wf_model_param(m->model, "embed.weight") != NULL;
+}
 
-static int64_t vocabulary(const weft_model *m) { return wf_model_param(m->model, "embed.weight")->value->shape.dim[0]; }
+static int64_t vocabulary(const weft_model *m) {
+    return wf_model_param(m->model, "embed.weight")->value->shape.dim[0];
+}
 
 weft_status weft_output_size(weft_model *model, int64_t *size) {
     if (model == NULL || size == NULL) return missing("weft_output_size", model == NULL ? "model" : "size");
@@ -158,22 +181,27 @@ weft_status weft_output_size(weft_model *model, int64_t *size) {
     return WEFT_OK;
 }
 
-weft_status weft_run_tokens(weft_model *model, const int32_t *tokens, int64_t batch, int64_t length, float *logits, size_t room) {
+weft_status weft_run_tokens(weft_model *model, const int32_t *tokens, int64_t batch, int64_t length, float *logits,
+                            size_t room) {
     if (model == NULL || tokens == NULL || logits == NULL) return missing("weft_run_tokens", "an argument");
-    if (!is_language_model(model)) return status(wf_fail(WF_EINVAL, "weft_run_tokens: this is no language model; weft_run_pictures runs picture models"));
+    if (!is_language_model(model))
+        return status(wf_fail(WF_EINVAL, "weft_run_tokens: this is no language model; weft_run_pictures runs picture models"));
     if (batch < 1 || length < 1 || (model->model->max_length > 0 && length > model->model->max_length))
-        return status(wf_fail(WF_EINVAL, "weft_run_tokens: batch %lld, length %lld: both at least 1, and the length at most %lld", (long long)batch,
-                              (long long)length, (long long)model->model->max_length));
+        return status(wf_fail(WF_EINVAL,
+                              "weft_run_tokens: batch %lld, length %lld: both at least 1, and the length at most %lld",
+                              (long long)batch, (long long)length, (long long)model->model->max_length));
     int64_t V = vocabulary(model);
     for (int64_t i = 0; i < batch * length; i++)
         if (tokens[i] < 0 || tokens[i] >= V)
-            return status(wf_fail(WF_EINVAL, "weft_run_tokens: token %d at %lld is outside the vocabulary of %lld", tokens[i], (long long)i, (long long)V));
+            return status(wf_fail(WF_EINVAL, "weft_run_tokens: token %d at %lld is outside the vocabulary of %lld", tokens[i],
+                                  (long long)i, (long long)V));
     return status(run(model, WF_I32, WF_SHAPE(batch, length), tokens, logits, room));
 }
 
 weft_status weft_run_pictures(weft_model *model, const float *pictures, int64_t batch, float *logits, size_t room) {
     if (model == NULL || pictures == NULL || logits == NULL) return missing("weft_run_pictures", "an argument");
-    int64_t c = model_number(model, "channels"), h = model_number(model, "image_height"), w = model_number(model, "image_width");
+    int64_t c = model_number(model, "channels"), h = model_number(model, "image_height"),
+            w = model_number(model, "image_width");
     if (w <= 0) w = h;
     if (is_language_model(model) || c <= 0 || h <= 0)
         return status(wf_fail(WF_EINVAL, "weft_run_pictures: this is no picture model; weft_run_tokens runs language models"));
@@ -181,8 +209,8 @@ weft_status weft_run_pictures(weft_model *model, const float *pictures, int64_t 
     return status(run(model, WF_F32, WF_SHAPE(batch, c, h, w), pictures, logits, room));
 }
 
-weft_status weft_generate(weft_model *model, const int32_t *prompt, int64_t length, const weft_generate_options *options, weft_on_token on_token,
-                          void *context) {
+weft_status weft_generate(weft_model *model, const int32_t *prompt, int64_t length, const weft_generate_options *options,
+                          weft_on_token on_token, void *context) {
     if (model == NULL || prompt == NULL || options == NULL || on_token == NULL) return missing("weft_generate", "an argument");
     wf_session_opt so = {.max_length = length + options->tokens};
     if (model->model->max_length > so.max_length) so.max_length = model->model->max_length;
@@ -207,7 +235,8 @@ static wf_status train_steps(wf_run *r, const char *folder, weft_on_step on_step
         weft_progress p = {rep.step, o->steps, rep.loss, rep.seconds};
         if (on_step != NULL && !on_step(context, &p)) {
             WF_TRY(wf_run_save(r, folder));
-            return wf_fail(WF_EINTERRUPTED, "stopped by the caller after step %lld; a checkpoint is in %s", (long long)rep.step, folder);
+            return wf_fail(WF_EINTERRUPTED, "stopped by the caller after step %lld; a checkpoint is in %s", (long long)rep.step,
+                           folder);
         }
         if (o->checkpoint_minutes > 0 && wf_seconds() - saved > 60 * o->checkpoint_minutes) {
             WF_TRY(wf_run_save(r, folder));
@@ -218,7 +247,8 @@ static wf_status train_steps(wf_run *r, const char *folder, weft_on_step on_step
 }
 
 weft_status weft_train(const char *recipe, const char *folder, weft_on_step on_step, void *context, weft_model **model) {
-    if (recipe == NULL || folder == NULL || model == NULL) return missing("weft_train", recipe == NULL ? "recipe" : folder == NULL ? "folder" : "model");
+    if (recipe == NULL || folder == NULL || model == NULL)
+        return missing("weft_train", recipe == NULL ? "recipe" : folder == NULL ? "folder" : "model");
     *model = NULL;
     wf_value *v = wf_yaml_parse(recipe, strlen(recipe), "recipe");
     wf_run *r = v != NULL ? wf_run_new(v, NULL) : NULL;

@@ -14,14 +14,14 @@
 
 typedef enum wf_status {
     WF_OK = 0,
-    WF_EINVAL,      /* wrong argument, shape, option */
-    WF_ENOMEM,      /* out of memory, or over the limit that was set */
-    WF_EIO,         /* the operating system refused a file */
-    WF_EFORMAT,     /* a file's content is malformed */
-    WF_EUNSUPPORTED,/* well-formed, but not something this build can do */
-    WF_ENOTFOUND,   /* no such name */
-    WF_EINTERRUPTED,/* the user asked to stop */
-    WF_ENONFINITE,  /* NaN or Inf where numbers were expected */
+    WF_EINVAL,       /* wrong argument, shape, option */
+    WF_ENOMEM,       /* out of memory, or over the limit that was set */
+    WF_EIO,          /* the operating system refused a file */
+    WF_EFORMAT,      /* a file's content is malformed */
+    WF_EUNSUPPORTED, /* well-formed, but not something this build can do */
+    WF_ENOTFOUND,    /* no such name */
+    WF_EINTERRUPTED, /* the user asked to stop */
+    WF_ENONFINITE,   /* NaN or Inf where numbers were expected */
 } wf_status;
 
 #if defined(__GNUC__)
@@ -38,10 +38,10 @@ wf_status wf_fail_within(wf_status s, const char *fmt, ...) WF_PRINTF(2, 3);
 const char *wf_message(void);
 const char *wf_status_name(wf_status s);
 
-#define WF_TRY(expr)                      \
-    do {                                  \
-        wf_status wf_try_ = (expr);       \
-        if (wf_try_ != WF_OK) return wf_try_; \
+#define WF_TRY(expr)                                                                                                           \
+    do {                                                                                                                       \
+        wf_status wf_try_ = (expr);                                                                                            \
+        if (wf_try_ != WF_OK) return wf_try_;                                                                                  \
     } while (0)
 
 /* ---- memory: NULL + message on failure; sizes are checked for overflow; wf_alloc is 64-byte aligned and zeroed ---- */
@@ -80,17 +80,17 @@ typedef struct wf_rng { /* a sequential reader of one stream */
     uint64_t seed, stream, index;
 } wf_rng;
 uint32_t wf_rng_u32(wf_rng *r);
-double wf_rng_uniform(wf_rng *r);              /* [0,1), 53 bits */
-double wf_rng_normal(wf_rng *r);               /* N(0,1) */
-uint64_t wf_rng_below(wf_rng *r, uint64_t n);  /* 0..n-1, unbiased */
+double wf_rng_uniform(wf_rng *r);                         /* [0,1), 53 bits */
+double wf_rng_normal(wf_rng *r);                          /* N(0,1) */
+uint64_t wf_rng_below(wf_rng *r, uint64_t n);             /* 0..n-1, unbiased */
 uint64_t wf_hash(const void *p, size_t n, uint64_t seed); /* stable across machines */
 /* Seeded pseudo-random permutation of 0..n-1 evaluated at i (Feistel network, cycle walking): no table. */
 uint64_t wf_shuffle(uint64_t i, uint64_t n, uint64_t seed);
 
 /* ---- threads and time ---- */
-int wf_threads(void);           /* threads that parallel regions use; default: the cores this process may use */
+int wf_threads(void); /* threads that parallel regions use; default: the cores this process may use */
 void wf_set_threads(int n);
-double wf_seconds(void);        /* monotonic */
+double wf_seconds(void); /* monotonic */
 /* Ctrl-C and SIGTERM set a flag that long work polls; the second signal ends the process at once. */
 void wf_catch_interrupt(void);
 bool wf_interrupted(void);

@@ -72,7 +72,8 @@ static wf_status time_decode(wf_session *s, const bench_args *a, bench_result *o
     double *seconds = wf_alloc_array((size_t)a->tokens, sizeof *seconds);
     wf_status status = tokens && seconds ? WF_OK : WF_ENOMEM;
     int64_t vocab = wf_session_vocab(s);
-    for (int64_t i = 0; status == WF_OK && i < a->prompt; i++) tokens[i] = (int32_t)(wf_hash(&i, sizeof i, 1) % (uint64_t)vocab);
+    for (int64_t i = 0; status == WF_OK && i < a->prompt; i++)
+        tokens[i] = (int32_t)(wf_hash(&i, sizeof i, 1) % (uint64_t)vocab);
     if (status == WF_OK) status = wf_session_feed(s, tokens, a->prompt); /* makes the plan of this length */
     wf_session_reset(s);
     double t = wf_seconds();
@@ -100,7 +101,8 @@ static wf_status time_decode(wf_session *s, const bench_args *a, bench_result *o
 }
 
 static wf_status bench_decoding(wf_model *m, const bench_args *a, bench_result *out) {
-    wf_session_opt opt = {.max_length = a->prompt + a->tokens, .chunk = a->prompt,
+    wf_session_opt opt = {.max_length = a->prompt + a->tokens,
+                          .chunk = a->prompt,
                           .compute = strcmp(a->precision, "bfloat16") ? WF_F32 : WF_BF16};
     wf_session *s = wf_session_new(m, &opt);
     if (!s) return WF_EUNSUPPORTED;
@@ -144,12 +146,16 @@ static int print_text(const bench_result *b, const bench_args *a) {
         printf("%s FLOP/s\n", wf_cli_count(b->flops_per_step / b->step_median, x));
     }
     if (b->decoded) {
-        printf("prefill     %s for %lld tokens, %s tokens/s\n", wf_cli_time(b->prefill, x), (long long)a->prompt, wf_cli_count((double)a->prompt / b->prefill, y));
-        printf("decode      %s a token (best %s), %s tokens/s; caches and arenas %s\n", wf_cli_time(b->decode_median, x), wf_cli_time(b->decode_best, y),
-               wf_cli_count(1 / b->decode_median, z), wf_cli_bytes(b->session_bytes, (char[32]){0}));
+        printf("prefill     %s for %lld tokens, %s tokens/s\n", wf_cli_time(b->prefill, x), (long long)a->prompt,
+               wf_cli_count((double)a->prompt / b->prefill, y));
+        printf("decode      %s a token (best %s), %s tokens/s; caches and arenas %s\n", wf_cli_time(b->decode_median, x),
+               wf_cli_time(b->decode_best, y), wf_cli_count(1 / b->decode_median, z),
+               wf_cli_bytes(b->session_bytes, (char[32]){0}));
     }
-    if (b->trained) printf("memory      planned peak %s, ", wf_cli_bytes((double)b->planned_peak, x));
-    else printf("memory      ");
+    if (b->trained)
+        printf("memory      planned peak %s, ", wf_cli_bytes((double)b->planned_peak, x));
+    else
+        printf("memory      ");
     printf("this process %s\n", wf_cli_bytes((double)peak_memory(), y));
     return WF_EXIT_OK;
 }
@@ -183,21 +189,28 @@ int wf_cmd_bench(int argc, char **argv) {
         {"steps", 0, WF_CLI_INT, &a.steps, "N", "training steps that are timed, after one that is not (default 5)"},
         {"prompt", 0, WF_CLI_INT, &a.prompt, "N", "tokens fed at once for the prefill (default 128)"},
         {"tokens", 'n', WF_CLI_INT, &a.tokens, "N", "tokens decoded one by one (default 128)"},
-        {"precision", 0, WF_CLI_TEXT, &a.precision, "P", "of prefill and decode: float32 (default) or bfloat16; training has train.precision"},
+        {"precision", 0, WF_CLI_TEXT, &a.precision, "P",
+         "of prefill and decode: float32 (default) or bfloat16; training has train.precision"},
         {"set", 0, WF_CLI_LIST, &sets, "PATH=VALUE", "change an entry of the recipe; may be repeated"},
         {"profile", 0, WF_CLI_FLAG, &a.profile, NULL, "seconds by operator on stderr"},
         {"json", 0, WF_CLI_FLAG, &a.json, NULL, "print one JSON object"},
         WF_CLI_END,
     };
-    const wf_cli_spec spec = {"bench", "MODEL|RECIPE [--set PATH=VALUE]...",
-                              "Speed and memory on this machine. Of a recipe: training steps (median and best), and for language models prefill and "
-                              "decode with the untrained weights. Of a model file or a run's folder: prefill and decode.",
-                              "weft bench recipes/lm-small.yaml --profile\nweft bench runs/lm-small --prompt 512 -n 512 --json", options, 1, 1};
+    const wf_cli_spec spec = {
+        "bench",
+        "MODEL|RECIPE [--set PATH=VALUE]...",
+        "Speed and memory on this machine. Of a recipe: training steps (median and best), and for language models prefill and "
+        "decode with the untrained weights. Of a model file or a run's folder: prefill and decode.",
+        "weft bench recipes/lm-small.yaml --profile\nweft bench runs/lm-small --prompt 512 -n 512 --json",
+        options,
+        1,
+        1};
     int code = wf_cli_parse(&spec, argc, argv, &words);
     if (code >= 0) return code;
     if (a.steps < 1 || a.prompt < 1 || a.tokens < 1 || a.steps > 1000000 || a.prompt > 1000000 || a.tokens > 1000000)
         return wf_cli_usage("bench", "--steps, --prompt and --tokens must be between 1 and 1000000");
-    if (strcmp(a.precision, "float32") && strcmp(a.precision, "bfloat16")) return wf_cli_usage("bench", "--precision is float32 or bfloat16, not '%s'", a.precision);
+    if (strcmp(a.precision, "float32") && strcmp(a.precision, "bfloat16"))
+        return wf_cli_usage("bench", "--precision is float32 or bfloat16, not '%s'", a.precision);
     wf_catch_interrupt();
     bench_result b = {0};
     wf_status s = bench(words.item[0], &sets, &a, &b);

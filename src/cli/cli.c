@@ -15,7 +15,8 @@ static const wf_cli_option common[] = {
 
 static void print_option(const wf_cli_option *o) {
     char left[80];
-    int n = o->letter ? snprintf(left, sizeof left, "-%c, --%s", o->letter, o->name) : snprintf(left, sizeof left, "    --%s", o->name);
+    int n = o->letter ? snprintf(left, sizeof left, "-%c, --%s", o->letter, o->name)
+                      : snprintf(left, sizeof left, "    --%s", o->name);
     if (o->value) snprintf(left + n, sizeof left - (size_t)n, " %s", o->value);
     if (strlen(left) > 26) {
         printf("  %s\n", left);
@@ -82,13 +83,15 @@ static int store(const wf_cli_spec *s, const wf_cli_option *o, const char *text)
     }
     case WF_CLI_REAL: {
         double v = strtod(text, &end);
-        if (end == text || *end || errno || v != v) return wf_cli_usage(s->verb, "--%s wants a number, not '%s'", o->name, text);
+        if (end == text || *end || errno || v != v)
+            return wf_cli_usage(s->verb, "--%s wants a number, not '%s'", o->name, text);
         *(double *)o->out = v;
         return -1;
     }
     case WF_CLI_LIST: {
         wf_cli_list *l = o->out;
-        if (l->n >= WF_CLI_MAX_WORDS) return wf_cli_usage(s->verb, "--%s was given more than %d times", o->name, WF_CLI_MAX_WORDS);
+        if (l->n >= WF_CLI_MAX_WORDS)
+            return wf_cli_usage(s->verb, "--%s was given more than %d times", o->name, WF_CLI_MAX_WORDS);
         l->item[l->n++] = text;
         return -1;
     }
@@ -133,7 +136,8 @@ int wf_cli_parse(const wf_cli_spec *s, int argc, char **argv, wf_cli_list *words
     threads_wanted = 0;
     bool plain = false;
     for (int i = 1; i < argc; i++)
-        if (!strcmp(argv[i], "--")) break;
+        if (!strcmp(argv[i], "--"))
+            break;
         else if (!strcmp(argv[i], "--help") || !strcmp(argv[i], "-h")) {
             print_help(s);
             return WF_EXIT_OK;

@@ -39,14 +39,15 @@ typedef enum {
 } wf_cli_type;
 
 typedef struct wf_cli_option {
-    const char *name;   /* "output" for --output; a table ends with NULL */
-    char letter;        /* 'o' for -o, 0: none */
+    const char *name; /* "output" for --output; a table ends with NULL */
+    char letter;      /* 'o' for -o, 0: none */
     wf_cli_type type;
-    void *out;          /* holds the default before parsing */
-    const char *value;  /* word for the value in the help: "FOLDER"; NULL for flags */
-    const char *help;   /* one sentence, with the default */
+    void *out;         /* holds the default before parsing */
+    const char *value; /* word for the value in the help: "FOLDER"; NULL for flags */
+    const char *help;  /* one sentence, with the default */
 } wf_cli_option;
-#define WF_CLI_END {NULL, 0, WF_CLI_FLAG, NULL, NULL, NULL}
+#define WF_CLI_END                                                                                                             \
+    { NULL, 0, WF_CLI_FLAG, NULL, NULL, NULL }
 
 typedef struct wf_cli_spec {
     const char *verb;     /* "train" */

@@ -7,20 +7,24 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-static const char about[] =
-    "Trains several designs on one task at one budget and shows which is better and what it costs. Steps of all designs and seeds take "
-    "turns, so that noise of the machine falls on all alike; seed n of every design sees the same batches in the same order. A table "
-    "is shown while it runs; results.json and report.html (one self-contained page: curves against steps, seconds and FLOPs, the table, "
-    "the recipes) are written to the folder at the end, every five minutes, and on Ctrl-C. The same command continues where it stopped.\n"
-    "The recipe has `task`, `model` and `train` like any other and `designs`: a map from a name to what differs from them. A design that "
-    "diverges or does not fit into memory is a result, not an error.";
+static const char about[] = "Trains several designs on one task at one budget and shows which is better and what it costs. "
+                            "Steps of all designs and seeds take "
+                            "turns, so that noise of the machine falls on all alike; seed n of every design sees the same "
+                            "batches in the same order. A table "
+                            "is shown while it runs; results.json and report.html (one self-contained page: curves against "
+                            "steps, seconds and FLOPs, the table, "
+                            "the recipes) are written to the folder at the end, every five minutes, and on Ctrl-C. The same "
+                            "command continues where it stopped.\n"
+                            "The recipe has `task`, `model` and `train` like any other and `designs`: a map from a name to "
+                            "what differs from them. A design that "
+                            "diverges or does not fit into memory is a result, not an error.";
 static const char examples[] = "weft compare recipes/compare/demo.yaml              four small language models on WordNet\n"
                                "weft compare task.yaml -o runs/trial --set train.steps=100\n"
                                "weft compare task.yaml --json > results.json";
 
 typedef struct screen {
     bool tty, quiet;
-    int lines;      /* of the table now on the terminal */
+    int lines; /* of the table now on the terminal */
     double last;
 } screen;
 
@@ -57,7 +61,8 @@ static char *machine_text(void) {
     FILE *f = fopen("/proc/cpuinfo", "r");
     while (f != NULL && !model[0] && fgets(line, sizeof line, f) != NULL) {
         const char *colon = strchr(line, ':');
-        if (!strncmp(line, "model name", 10) && colon != NULL) snprintf(model, sizeof model, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
+        if (!strncmp(line, "model name", 10) && colon != NULL)
+            snprintf(model, sizeof model, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
     }
     if (f != NULL) fclose(f);
     struct utsname u;
@@ -84,7 +89,8 @@ int wf_cmd_compare(int argc, char **argv) {
     wf_cli_list sets = {0}, words = {0};
     const wf_cli_option options[] = {
         {"output", 'o', WF_CLI_TEXT, &folder, "FOLDER", "where results go (default: runs/<name of the recipe>)"},
-        {"set", 0, WF_CLI_LIST, &sets, "PATH=VALUE", "change an entry of the recipe, for example train.steps=100; may be repeated"},
+        {"set", 0, WF_CLI_LIST, &sets, "PATH=VALUE",
+         "change an entry of the recipe, for example train.steps=100; may be repeated"},
         {"checkpoint-minutes", 0, WF_CLI_REAL, &minutes, "M", "minutes between checkpoints (default: 5)"},
         {"json", 0, WF_CLI_FLAG, &json, NULL, "print results.json on stdout at the end"},
         {"quiet", 'q', WF_CLI_FLAG, &quiet, NULL, "no table while it runs"},

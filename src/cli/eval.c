@@ -43,8 +43,8 @@ static int evaluate(wf_model *m, const char *path, const wf_value *other, const 
     wf_metrics result;
     double started = wf_seconds();
     wf_catch_interrupt();
-    wf_status s = wf_measure(m, task, a->train_split ? WF_TRAIN : WF_VALID, a->batch, a->batches, strcmp(a->precision, "bfloat16") ? WF_F32 : WF_BF16,
-                             &result, NULL);
+    wf_status s = wf_measure(m, task, a->train_split ? WF_TRAIN : WF_VALID, a->batch, a->batches,
+                             strcmp(a->precision, "bfloat16") ? WF_F32 : WF_BF16, &result, NULL);
     int code = s == WF_OK ? print_metrics(path, &result, a, wf_seconds() - started) : wf_cli_error("eval", s);
     wf_task_close(task);
     return code;
@@ -55,7 +55,8 @@ int wf_cmd_eval(int argc, char **argv) {
     static wf_cli_list sets, words;
     sets.n = 0;
     const wf_cli_option options[] = {
-        {"task", 't', WF_CLI_TEXT, &a.task, "RECIPE", "measure on this recipe's task (default: the task the model was trained on)"},
+        {"task", 't', WF_CLI_TEXT, &a.task, "RECIPE",
+         "measure on this recipe's task (default: the task the model was trained on)"},
         {"set", 0, WF_CLI_LIST, &sets, "PATH=VALUE", "change an entry of the task's recipe; may be repeated"},
         {"train-split", 0, WF_CLI_FLAG, &a.train_split, NULL, "measure on training samples instead of held-out ones"},
         {"batch", 'b', WF_CLI_INT, &a.batch, "N", "samples at once (default 16)"},
@@ -64,14 +65,20 @@ int wf_cmd_eval(int argc, char **argv) {
         {"json", 0, WF_CLI_FLAG, &a.json, NULL, "print one JSON object"},
         WF_CLI_END,
     };
-    const wf_cli_spec spec = {"eval", "MODEL [--task RECIPE]",
-                              "Mean loss, accuracy and, for text, bits per byte of a model over the held-out samples of a task. MODEL is a "
-                              "model.safetensors or the folder of a run.",
-                              "weft eval runs/lm-small\nweft eval model.safetensors --task recipes/other.yaml --json", options, 1, 1};
+    const wf_cli_spec spec = {
+        "eval",
+        "MODEL [--task RECIPE]",
+        "Mean loss, accuracy and, for text, bits per byte of a model over the held-out samples of a task. MODEL is a "
+        "model.safetensors or the folder of a run.",
+        "weft eval runs/lm-small\nweft eval model.safetensors --task recipes/other.yaml --json",
+        options,
+        1,
+        1};
     int code = wf_cli_parse(&spec, argc, argv, &words);
     if (code >= 0) return code;
     if (a.batch < 1 || a.batches < 0) return wf_cli_usage("eval", "--batch must be at least 1 and --batches at least 0");
-    if (strcmp(a.precision, "float32") && strcmp(a.precision, "bfloat16")) return wf_cli_usage("eval", "--precision is float32 or bfloat16, not '%s'", a.precision);
+    if (strcmp(a.precision, "float32") && strcmp(a.precision, "bfloat16"))
+        return wf_cli_usage("eval", "--precision is float32 or bfloat16, not '%s'", a.precision);
     if (sets.n && !a.task) return wf_cli_usage("eval", "--set changes the recipe given by --task, which is missing");
     wf_value *other = a.task ? wf_cli_recipe(a.task, &sets) : NULL;
     char *path = !a.task || other ? wf_cli_model_path(words.item[0]) : NULL;

@@ -15,12 +15,15 @@ static int find(const char *word, wf_topic *out, int room) {
     const wf_part *const *parts = wf_part_all(&all);
     for (int i = 0; i < all && n < room; i++) {
         size_t slot = strlen(parts[i]->slot);
-        bool full = !strncmp(word, parts[i]->slot, slot) && (word[slot] == '.' || word[slot] == '/') && !strcmp(word + slot + 1, parts[i]->name);
+        bool full = !strncmp(word, parts[i]->slot, slot) && (word[slot] == '.' || word[slot] == '/') &&
+                    !strcmp(word + slot + 1, parts[i]->name);
         if (full || !strcmp(word, parts[i]->name)) out[n++] = of_part(parts[i]);
     }
     const wf_task_type *const *tasks = wf_task_types(&all);
     for (int i = 0; i < all && n < room; i++)
-        if (!strcmp(word, tasks[i]->name)) out[n++] = (wf_topic){"task", tasks[i]->name, tasks[i]->title, NULL, NULL, NULL, NULL, tasks[i]->help, NULL, tasks[i]->options};
+        if (!strcmp(word, tasks[i]->name))
+            out[n++] = (wf_topic){"task", tasks[i]->name, tasks[i]->title, NULL, NULL,
+                                  NULL,   NULL,           tasks[i]->help,  NULL, tasks[i]->options};
     const wf_topic *fixed = wf_topics(&all);
     for (int i = 0; i < all && n < room; i++)
         if (!strcmp(word, fixed[i].name)) out[n++] = fixed[i];
@@ -42,7 +45,11 @@ static const char *type_name(const wf_option *o) {
 static void print_option(const wf_option *o) {
     char range[96] = "";
     if (o->min != 0 || o->max != 0) snprintf(range, sizeof range, ", %g to %g", o->min, o->max);
-    printf("  %-18s %s%s%s%s\n", o->name, type_name(o), range, o->def == NULL ? ", required" : *o->def ? ", default " : "", o->def ? o->def : "");
+    printf("  %-18s %s%s%s%s\n", o->name, type_name(o), range,
+           o->def == NULL ? ", required"
+           : *o->def      ? ", default "
+                          : "",
+           o->def ? o->def : "");
     if (o->help) wf_cli_wrap(stdout, o->help, 21, 110);
 }
 
@@ -68,7 +75,7 @@ static wf_value *to_json(const wf_topic *t) {
     wf_value *o = wf_value_map();
     const struct {
         const char *key, *text;
-    } field[] = {{"slot", t->slot}, {"name", t->name}, {"title", t->title}, {"paper", t->paper}, {"sheet", t->sheet},
+    } field[] = {{"slot", t->slot},       {"name", t->name}, {"title", t->title}, {"paper", t->paper},  {"sheet", t->sheet},
                  {"formula", t->formula}, {"cost", t->cost}, {"facts", t->facts}, {"golden", t->golden}};
     for (size_t i = 0; i < sizeof field / sizeof *field; i++) wf_cli_put(o, field[i].key, field[i].text);
     wf_value *list = wf_value_list();
@@ -107,11 +114,16 @@ int wf_cmd_explain(int argc, char **argv) {
     bool json = false;
     static wf_cli_list words;
     const wf_cli_option options[] = {{"json", 0, WF_CLI_FLAG, &json, NULL, "print one JSON list"}, WF_CLI_END};
-    const wf_cli_spec spec = {"explain", "NAME",
-                              "Formula, options with defaults and ranges, cost, facts and golden cases of a part; the options of a task or of the "
-                              "recipe's train entry; the rule of an optimizer or a schedule. A name that stands in several slots shows all; "
-                              "slot.name picks one.",
-                              "weft explain softmax\nweft explain position.none\nweft explain train\nweft explain muon", options, 1, 1};
+    const wf_cli_spec spec = {
+        "explain",
+        "NAME",
+        "Formula, options with defaults and ranges, cost, facts and golden cases of a part; the options of a task or of the "
+        "recipe's train entry; the rule of an optimizer or a schedule. A name that stands in several slots shows all; "
+        "slot.name picks one.",
+        "weft explain softmax\nweft explain position.none\nweft explain train\nweft explain muon",
+        options,
+        1,
+        1};
     int code = wf_cli_parse(&spec, argc, argv, &words);
     if (code >= 0) return code;
     wf_topic found[16];

@@ -27,8 +27,10 @@ static bool on_token(void *ctx, int32_t token) {
     } else if (s->json) {
         wf_text_put(&s->text, &c, 1);
     } else {
-        if (s->numbers) printf("%d ", token);
-        else putchar(c);
+        if (s->numbers)
+            printf("%d ", token);
+        else
+            putchar(c);
         fflush(stdout);
     }
     return !ferror(stdout);
@@ -68,8 +70,10 @@ static int finish(const char *path, const generate_args *a, sink *out, const wf_
     if (a->json) {
         wf_value *o = wf_value_map();
         wf_cli_put(o, "model", path);
-        if (a->numbers) wf_cli_put_value(o, "tokens", out->list);
-        else wf_cli_put(o, "text", out->text.s ? out->text.s : "");
+        if (a->numbers)
+            wf_cli_put_value(o, "tokens", out->list);
+        else
+            wf_cli_put(o, "text", out->text.s ? out->text.s : "");
         wf_cli_put_number(o, "prompt_tokens", (double)r->prompt);
         wf_cli_put_number(o, "new_tokens", (double)r->tokens);
         wf_cli_put_number(o, "prefill_seconds", r->prefill_seconds);
@@ -81,8 +85,8 @@ static int finish(const char *path, const generate_args *a, sink *out, const wf_
     putchar('\n');
     char t[32];
     if (!a->quiet)
-        fprintf(stderr, "prompt of %lld tokens in %s; %lld new tokens, %.1f tokens/s\n", (long long)r->prompt, wf_cli_time(r->prefill_seconds, t),
-                (long long)r->tokens, rate);
+        fprintf(stderr, "prompt of %lld tokens in %s; %lld new tokens, %.1f tokens/s\n", (long long)r->prompt,
+                wf_cli_time(r->prefill_seconds, t), (long long)r->tokens, rate);
     return WF_EXIT_OK;
 }
 
@@ -90,7 +94,8 @@ static int generate(wf_model *m, const char *path, const char *text, size_t byte
     int64_t n;
     int32_t *prompt = read_prompt(text, bytes, a->numbers, &n);
     if (!prompt) return wf_cli_error("generate", WF_EINVAL);
-    wf_session_opt so = {.max_length = a->length > 0 ? a->length : n + a->n, .compute = strcmp(a->precision, "bfloat16") ? WF_F32 : WF_BF16};
+    wf_session_opt so = {.max_length = a->length > 0 ? a->length : n + a->n,
+                         .compute = strcmp(a->precision, "bfloat16") ? WF_F32 : WF_BF16};
     wf_session *s = wf_session_new(m, &so);
     sink out = {.json = a->json, .numbers = a->numbers, .list = a->json && a->numbers ? wf_value_list() : NULL};
     int code;
@@ -124,32 +129,41 @@ static int check_args(const generate_args *a) {
 }
 
 int wf_cmd_generate(int argc, char **argv) {
-    generate_args a = {.precision = "float32", .n = 200, .seed = -1, .stop = -1, .opt = {.pick = {.temperature = 0.8, .top_p = 1}}};
+    generate_args a = {
+        .precision = "float32", .n = 200, .seed = -1, .stop = -1, .opt = {.pick = {.temperature = 0.8, .top_p = 1}}};
     static wf_cli_list words;
     const wf_cli_option options[] = {
         {"prompt", 'p', WF_CLI_TEXT, &a.prompt, "TEXT", "text to continue (default: a line end)"},
         {"prompt-file", 'f', WF_CLI_TEXT, &a.prompt_file, "FILE", "text to continue, from a file"},
         {"tokens", 'n', WF_CLI_INT, &a.n, "N", "new tokens (default 200)"},
-        {"temperature", 't', WF_CLI_REAL, &a.opt.pick.temperature, "X", "below 1 likelier, above 1 wilder; 0: always the likeliest (default 0.8)"},
+        {"temperature", 't', WF_CLI_REAL, &a.opt.pick.temperature, "X",
+         "below 1 likelier, above 1 wilder; 0: always the likeliest (default 0.8)"},
         {"top-k", 'k', WF_CLI_INT, &a.opt.pick.top_k, "K", "only the K likeliest tokens (default: all)"},
-        {"top-p", 0, WF_CLI_REAL, &a.opt.pick.top_p, "P", "only the likeliest tokens that together have probability P (default 1: all)"},
+        {"top-p", 0, WF_CLI_REAL, &a.opt.pick.top_p, "P",
+         "only the likeliest tokens that together have probability P (default 1: all)"},
         {"seed", 's', WF_CLI_INT, &a.seed, "N", "the same seed gives the same text (default: from the clock, and said)"},
         {"stop", 0, WF_CLI_INT, &a.stop, "TOKEN", "end at this token, as 10 for a line end (default: none)"},
         {"max-length", 0, WF_CLI_INT, &a.length, "N", "room for prompt and text together (default: what they need)"},
-        {"precision", 0, WF_CLI_TEXT, &a.precision, "P", "of matrix products: float32 (default) or bfloat16, weights converted once"},
-        {"numbers", 0, WF_CLI_FLAG, &a.numbers, NULL, "prompt and text are token numbers, for models whose tokens are no bytes"},
+        {"precision", 0, WF_CLI_TEXT, &a.precision, "P",
+         "of matrix products: float32 (default) or bfloat16, weights converted once"},
+        {"numbers", 0, WF_CLI_FLAG, &a.numbers, NULL,
+         "prompt and text are token numbers, for models whose tokens are no bytes"},
         {"json", 0, WF_CLI_FLAG, &a.json, NULL, "print one JSON object at the end, without the prompt's text"},
         {"quiet", 'q', WF_CLI_FLAG, &a.quiet, NULL, "do not report speed on stderr"},
         WF_CLI_END,
     };
-    const wf_cli_spec spec = {"generate", "MODEL [--prompt TEXT] [-n N] [--temperature X] [--top-k K] [--top-p P] [--seed N]",
-                              "Continue a text with a causal language model. Tokens go to stdout as they are made, speed to stderr. MODEL is a "
-                              "model.safetensors or the folder of a run. Only the streaming form of the model is used: each position is computed "
-                              "once and remembered.",
-                              "weft generate runs/lm-small --prompt 'a small ' -n 300\n"
-                              "weft generate runs/lm-small -p 'the ' -t 0 --json\n"
-                              "weft generate runs/copy --numbers -p '1 2 3'",
-                              options, 1, 1};
+    const wf_cli_spec spec = {
+        "generate",
+        "MODEL [--prompt TEXT] [-n N] [--temperature X] [--top-k K] [--top-p P] [--seed N]",
+        "Continue a text with a causal language model. Tokens go to stdout as they are made, speed to stderr. MODEL is a "
+        "model.safetensors or the folder of a run. Only the streaming form of the model is used: each position is computed "
+        "once and remembered.",
+        "weft generate runs/lm-small --prompt 'a small ' -n 300\n"
+        "weft generate runs/lm-small -p 'the ' -t 0 --json\n"
+        "weft generate runs/copy --numbers -p '1 2 3'",
+        options,
+        1,
+        1};
     int code = wf_cli_parse(&spec, argc, argv, &words);
     if (code >= 0 || (code = check_args(&a)) >= 0) return code;
     if (a.seed < 0) a.seed = (int64_t)(time(NULL) % 1000000);

@@ -15,9 +15,12 @@ static int print_json(const char *path, const wf_st_file *f) {
     wf_cli_put(o, "file", path);
     wf_cli_put_number(o, "bytes", (double)f->bytes.n);
     for (int i = 0; i < f->n_meta; i++) {
-        wf_value *recipe = strcmp(f->meta_key[i], "recipe") ? NULL : wf_json_parse(f->meta_text[i], strlen(f->meta_text[i]), path);
-        if (recipe) wf_cli_put_value(meta, "recipe", recipe);
-        else wf_cli_put(meta, f->meta_key[i], f->meta_text[i]);
+        wf_value *recipe =
+            strcmp(f->meta_key[i], "recipe") ? NULL : wf_json_parse(f->meta_text[i], strlen(f->meta_text[i]), path);
+        if (recipe)
+            wf_cli_put_value(meta, "recipe", recipe);
+        else
+            wf_cli_put(meta, f->meta_key[i], f->meta_text[i]);
     }
     for (int i = 0; i < f->n; i++) {
         wf_value *t = wf_value_map();
@@ -60,7 +63,8 @@ static int print_text(const char *path, const wf_st_file *f, bool brief) {
     for (int i = 0; i < f->n; i++) {
         const wf_st_entry *e = &f->entry[i];
         char s[96];
-        printf("  %-*s  %-5s %-18s %10s\n", wide, e->name, e->dtype, wf_shape_text(&e->shape, s), wf_cli_count((double)wf_shape_count(&e->shape), a));
+        printf("  %-*s  %-5s %-18s %10s\n", wide, e->name, e->dtype, wf_shape_text(&e->shape, s),
+               wf_cli_count((double)wf_shape_count(&e->shape), a));
     }
     return WF_EXIT_OK;
 }
@@ -73,10 +77,15 @@ int wf_cmd_info(int argc, char **argv) {
         {"json", 0, WF_CLI_FLAG, &json, NULL, "print one JSON object"},
         WF_CLI_END,
     };
-    const wf_cli_spec spec = {"info", "MODEL",
-                              "The recipe, the metadata and every tensor of a model file. MODEL is a .safetensors file (any, not only Weft's) or the "
-                              "folder of a run. The whole header is checked; nothing is computed.",
-                              "weft info runs/lm-small\nweft info model.safetensors --json", options, 1, 1};
+    const wf_cli_spec spec = {
+        "info",
+        "MODEL",
+        "The recipe, the metadata and every tensor of a model file. MODEL is a .safetensors file (any, not only Weft's) or the "
+        "folder of a run. The whole header is checked; nothing is computed.",
+        "weft info runs/lm-small\nweft info model.safetensors --json",
+        options,
+        1,
+        1};
     int code = wf_cli_parse(&spec, argc, argv, &words);
     if (code >= 0) return code;
     char *path = wf_cli_model_path(words.item[0]);

@@ -79,9 +79,11 @@ static int show(const char *asked, wf_value *json) {
     line buf[256];
     int shown = 0;
     for (size_t i = 0; i < sizeof slots / sizeof *slots; i++)
-        if (wanted(slots[i].slot, asked)) shown += show_slot(slots[i].slot, slots[i].help, buf, parts_of(slots[i].slot, buf, 256), json);
+        if (wanted(slots[i].slot, asked))
+            shown += show_slot(slots[i].slot, slots[i].help, buf, parts_of(slots[i].slot, buf, 256), json);
     if (wanted("task", asked)) shown += show_slot("task", "where batches come from", buf, tasks(buf, 256), json);
-    if (wanted("optimizer", asked)) shown += show_slot("optimizer", "train.optimizer", buf, topics_of("optimizer", buf, 256), json);
+    if (wanted("optimizer", asked))
+        shown += show_slot("optimizer", "train.optimizer", buf, topics_of("optimizer", buf, 256), json);
     if (wanted("schedule", asked)) shown += show_slot("schedule", "train.schedule", buf, topics_of("schedule", buf, 256), json);
     return shown;
 }
@@ -90,10 +92,15 @@ int wf_cmd_list(int argc, char **argv) {
     bool json = false;
     static wf_cli_list words;
     const wf_cli_option options[] = {{"json", 0, WF_CLI_FLAG, &json, NULL, "print one JSON list"}, WF_CLI_END};
-    const wf_cli_spec spec = {"list", "[SLOT]",
-                              "Everything a recipe can name, by slot, each with its paper: parts (model, mixer, channel, norm, linear, position, "
-                              "placement, topology), tasks, optimizers and schedules. `weft explain NAME` says more of one.",
-                              "weft list\nweft list mixer\nweft list --json", options, 0, 1};
+    const wf_cli_spec spec = {
+        "list",
+        "[SLOT]",
+        "Everything a recipe can name, by slot, each with its paper: parts (model, mixer, channel, norm, linear, position, "
+        "placement, topology), tasks, optimizers and schedules. `weft explain NAME` says more of one.",
+        "weft list\nweft list mixer\nweft list --json",
+        options,
+        0,
+        1};
     int code = wf_cli_parse(&spec, argc, argv, &words);
     if (code >= 0) return code;
     wf_value *list = json ? wf_value_list() : NULL;
@@ -105,7 +112,8 @@ int wf_cmd_list(int argc, char **argv) {
         names[n++] = "task", names[n++] = "optimizer", names[n++] = "schedule";
         const char *near = wf_nearest(asked, names, n);
         wf_value_free(list);
-        return wf_cli_usage("list", near ? "there is no slot '%s'; did you mean '%s'?" : "there is no slot '%s'; `weft list` shows all",
+        return wf_cli_usage("list",
+                            near ? "there is no slot '%s'; did you mean '%s'?" : "there is no slot '%s'; `weft list` shows all",
                             asked, near);
     }
     return json ? wf_cli_print_json(list) : WF_EXIT_OK;

@@ -48,8 +48,10 @@ static int unknown_verb(const char *name) {
     const char *names[n_verbs];
     for (int i = 0; i < n_verbs; i++) names[i] = verbs[i].name;
     const char *near = wf_nearest(name, names, n_verbs);
-    if (near) fprintf(stderr, "weft: there is no verb '%s'; did you mean `weft %s`?\n", name, near);
-    else fprintf(stderr, "weft: there is no verb '%s'; `weft --help` lists them\n", name);
+    if (near)
+        fprintf(stderr, "weft: there is no verb '%s'; did you mean `weft %s`?\n", name, near);
+    else
+        fprintf(stderr, "weft: there is no verb '%s'; `weft --help` lists them\n", name);
     return WF_EXIT_USAGE;
 }
 

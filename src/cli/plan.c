@@ -29,11 +29,13 @@ static int print_plan(const char *name, wf_run *r, const wf_run_cost *c, bool js
     printf("FLOPs, forward         %s a %s\n", wf_cli_count(c->forward_flops_per_token, a), unit);
     printf("FLOPs, training        %s a %s, %s a step of %.0f %ss\n", wf_cli_count(c->flops_per_step / per_step, a), unit,
            wf_cli_count(c->flops_per_step, b), per_step, unit);
-    printf("FLOPs, whole run       %s in %lld steps\n", wf_cli_count(c->flops_per_step * (double)o->steps, a), (long long)o->steps);
+    printf("FLOPs, whole run       %s in %lld steps\n", wf_cli_count(c->flops_per_step * (double)o->steps, a),
+           (long long)o->steps);
     printf("peak memory, training  %s\n", wf_cli_bytes((double)c->peak_bytes, a));
     printf("  parameters           %s\n", wf_cli_bytes((double)c->parameter_bytes, a));
     printf("  optimizer            %s\n", wf_cli_bytes((double)c->optimizer_bytes, a));
-    printf("  gradients            %s\n", o->accumulate > 1 ? wf_cli_bytes((double)c->gradient_bytes, a) : "in the arena, beside what is still live");
+    printf("  gradients            %s\n",
+           o->accumulate > 1 ? wf_cli_bytes((double)c->gradient_bytes, a) : "in the arena, beside what is still live");
     printf("  arena                %s\n", wf_cli_bytes((double)c->arena_bytes, a));
     printf("The tool itself, its libraries and the task's data come on top.\n");
     return WF_EXIT_OK;
@@ -57,18 +59,25 @@ int wf_cmd_plan(int argc, char **argv) {
         {"json", 0, WF_CLI_FLAG, &json, NULL, "print one JSON object"},
         WF_CLI_END,
     };
-    const wf_cli_spec spec = {"plan", "RECIPE [--set PATH=VALUE]...",
-                              "Parameters, FLOPs and peak memory of a recipe's training, computed from the plans that `weft train` would run, "
-                              "without running them. A multiply-add counts as 2 FLOPs.",
-                              "weft plan recipes/lm-small.yaml\nweft plan recipes/lm-small.yaml --set model.layers=12 --json", options, 1, 1};
+    const wf_cli_spec spec = {
+        "plan",
+        "RECIPE [--set PATH=VALUE]...",
+        "Parameters, FLOPs and peak memory of a recipe's training, computed from the plans that `weft train` would run, "
+        "without running them. A multiply-add counts as 2 FLOPs.",
+        "weft plan recipes/lm-small.yaml\nweft plan recipes/lm-small.yaml --set model.layers=12 --json",
+        options,
+        1,
+        1};
     int code = wf_cli_parse(&spec, argc, argv, &words);
     if (code >= 0) return code;
     wf_value *recipe = wf_cli_recipe(words.item[0], &sets);
     wf_run *r = recipe ? wf_run_new(recipe, NULL) : NULL;
     wf_run_cost cost;
     wf_status s = r ? wf_run_describe(r, &cost) : WF_EINVAL;
-    if (s != WF_OK) code = wf_cli_error("plan", s);
-    else code = steps ? print_steps(r) : print_plan(words.item[0], r, &cost, json);
+    if (s != WF_OK)
+        code = wf_cli_error("plan", s);
+    else
+        code = steps ? print_steps(r) : print_plan(words.item[0], r, &cost, json);
     wf_run_free(r);
     wf_value_free(recipe);
     return code;

@@ -22,12 +22,18 @@ const char *wf_cli_bytes(double x, char buf[32]) {
 }
 
 const char *wf_cli_time(double s, char buf[32]) {
-    if (!(s >= 0)) snprintf(buf, 32, "?");
-    else if (s < 1e-3) snprintf(buf, 32, "%.1f us", s * 1e6);
-    else if (s < 1) snprintf(buf, 32, "%.1f ms", s * 1e3);
-    else if (s < 60) snprintf(buf, 32, "%.1f s", s);
-    else if (s < 3600) snprintf(buf, 32, "%d min %02d s", (int)(s / 60), (int)fmod(s, 60));
-    else snprintf(buf, 32, "%d h %02d min", (int)(s / 3600), (int)fmod(s / 60, 60));
+    if (!(s >= 0))
+        snprintf(buf, 32, "?");
+    else if (s < 1e-3)
+        snprintf(buf, 32, "%.1f us", s * 1e6);
+    else if (s < 1)
+        snprintf(buf, 32, "%.1f ms", s * 1e3);
+    else if (s < 60)
+        snprintf(buf, 32, "%.1f s", s);
+    else if (s < 3600)
+        snprintf(buf, 32, "%d min %02d s", (int)(s / 60), (int)fmod(s, 60));
+    else
+        snprintf(buf, 32, "%d h %02d min", (int)(s / 3600), (int)fmod(s / 60, 60));
     return buf;
 }
 
@@ -41,8 +47,10 @@ int wf_cli_print_json(wf_value *v) {
 }
 
 void wf_cli_put_value(wf_value *map, const char *key, wf_value *v) {
-    if (map && v) (void)wf_value_set(map, key, v);
-    else wf_value_free(v);
+    if (map && v)
+        (void)wf_value_set(map, key, v);
+    else
+        wf_value_free(v);
 }
 
 void wf_cli_put(wf_value *map, const char *key, const char *text) {
@@ -56,11 +64,15 @@ void wf_cli_put_number(wf_value *map, const char *key, double x) {
     if (isfinite(x)) wf_cli_put_value(map, key, wf_value_number(x));
 }
 
-void wf_cli_put_bool(wf_value *map, const char *key, bool x) { wf_cli_put_value(map, key, wf_value_boolean(x)); }
+void wf_cli_put_bool(wf_value *map, const char *key, bool x) {
+    wf_cli_put_value(map, key, wf_value_boolean(x));
+}
 
 void wf_cli_put_item(wf_value *list, wf_value *v) {
-    if (list && v) (void)wf_value_append(list, v);
-    else wf_value_free(v);
+    if (list && v)
+        (void)wf_value_append(list, v);
+    else
+        wf_value_free(v);
 }
 
 /* One line of text, broken at spaces; words longer than the line stand alone. */

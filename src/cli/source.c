@@ -40,7 +40,9 @@ static bool ends_with(const char *s, const char *tail) {
     return n >= t && !strcmp(s + n - t, tail);
 }
 
-bool wf_cli_is_model(const char *path) { return ends_with(path, ".safetensors") || is_folder(path); }
+bool wf_cli_is_model(const char *path) {
+    return ends_with(path, ".safetensors") || is_folder(path);
+}
 
 char *wf_cli_model_path(const char *path) {
     if (!is_folder(path)) {
@@ -65,7 +67,9 @@ char *wf_cli_recipe_name(const wf_value *recipe, const char *path) {
     const char *base = strrchr(path, '/');
     base = base ? base + 1 : path;
     size_t n = strlen(base);
-    if (ends_with(base, ".yaml")) n -= 5;
-    else if (ends_with(base, ".yml")) n -= 4;
+    if (ends_with(base, ".yaml"))
+        n -= 5;
+    else if (ends_with(base, ".yml"))
+        n -= 4;
     return n ? wf_strndup(base, n) : wf_strdup("run");
 }

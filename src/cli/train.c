@@ -8,7 +8,7 @@
 typedef struct train_view { /* what is shown while it runs */
     wf_progress progress;
     bool json;
-    double loss;            /* smoothed */
+    double loss; /* smoothed */
     double tokens_per_second;
     double started, flops;
     wf_metrics last;
@@ -22,7 +22,8 @@ static void on_step(void *ctx, const wf_step_report *r) {
     v->tokens_per_second = v->tokens_per_second == 0 ? rate : 0.95 * v->tokens_per_second + 0.05 * rate;
     v->flops += r->flops;
     char note[160], n[32];
-    snprintf(note, sizeof note, "loss %.4f, lr %.3g, norm %.2f, %s tokens/s", v->loss, r->lr, r->grad_norm, wf_cli_count(v->tokens_per_second, n));
+    snprintf(note, sizeof note, "loss %.4f, lr %.3g, norm %.2f, %s tokens/s", v->loss, r->lr, r->grad_norm,
+             wf_cli_count(v->tokens_per_second, n));
     wf_progress_show(&v->progress, r->step, note);
 }
 
@@ -45,7 +46,8 @@ static int print_result(const train_view *v, wf_run *r, const char *folder, bool
     char text[160];
     if (!json) {
         describe_metrics(&v->last, text);
-        printf("%s/model.safetensors: step %lld, %s\n", folder, (long long)wf_run_steps_done(r), v->validated ? text : "not validated");
+        printf("%s/model.safetensors: step %lld, %s\n", folder, (long long)wf_run_steps_done(r),
+               v->validated ? text : "not validated");
         return WF_EXIT_OK;
     }
     wf_value *o = wf_value_map();
@@ -73,7 +75,8 @@ static wf_status open_folder(wf_run *r, const char *folder, bool resume) {
     bool there = wf_path_exists(latest);
     wf_free(latest);
     if (resume) return wf_run_resume(r, folder);
-    if (there) return wf_fail(WF_EINVAL, "%s already holds a run; go on with it by --resume, or choose another folder by -o", folder);
+    if (there)
+        return wf_fail(WF_EINVAL, "%s already holds a run; go on with it by --resume, or choose another folder by -o", folder);
     return WF_OK;
 }
 
@@ -84,7 +87,8 @@ static int run_training(wf_run *r, const char *folder, bool resume, bool json, b
     char n[32];
     if (!quiet)
         fprintf(stderr, "training into %s: %s parameters, steps %lld to %lld of %lld samples\n", folder,
-                wf_cli_count((double)wf_model_count(wf_run_model(r)), n), (long long)wf_run_steps_done(r), (long long)o->steps, (long long)o->batch);
+                wf_cli_count((double)wf_model_count(wf_run_model(r)), n), (long long)wf_run_steps_done(r), (long long)o->steps,
+                (long long)o->batch);
     train_view v = {.json = json, .started = wf_seconds()};
     v.progress.quiet = quiet;
     wf_progress_start(&v.progress, "train", "step", o->steps);
@@ -108,24 +112,30 @@ int wf_cmd_train(int argc, char **argv) {
     static wf_cli_list sets, words;
     sets.n = 0;
     const wf_cli_option options[] = {
-        {"output", 'o', WF_CLI_TEXT, &folder, "FOLDER", "where checkpoints and the log go (default: runs/<name of the recipe>)"},
-        {"resume", 0, WF_CLI_FLAG, &resume, NULL, "go on from the folder's last checkpoint, to the same bytes as a run never stopped"},
+        {"output", 'o', WF_CLI_TEXT, &folder, "FOLDER",
+         "where checkpoints and the log go (default: runs/<name of the recipe>)"},
+        {"resume", 0, WF_CLI_FLAG, &resume, NULL,
+         "go on from the folder's last checkpoint, to the same bytes as a run never stopped"},
         {"set", 0, WF_CLI_LIST, &sets, "PATH=VALUE", "change an entry of the recipe, as train.lr=0.001; may be repeated"},
         {"json", 0, WF_CLI_FLAG, &json, NULL, "print the result as one JSON object"},
         {"quiet", 'q', WF_CLI_FLAG, &quiet, NULL, "no progress lines"},
         WF_CLI_END,
     };
     const wf_cli_spec spec = {
-        "train", "RECIPE [-o FOLDER] [--resume] [--set PATH=VALUE]...",
+        "train",
+        "RECIPE [-o FOLDER] [--resume] [--set PATH=VALUE]...",
         "Train the model of a recipe on its task. The folder gets model.safetensors (weights and recipe, always of the last "
         "complete checkpoint), state.safetensors (what --resume needs) and log.jsonl (a line for every step and validation). "
-        "Checkpoints are made on time (train.checkpoint_minutes), at the end and on Ctrl-C; a kill at any moment leaves the last "
+        "Checkpoints are made on time (train.checkpoint_minutes), at the end and on Ctrl-C; a kill at any moment leaves the "
+        "last "
         "one whole. A loss that is not finite stops the run, names the first guilty operator and keeps the last checkpoint.\n"
         "\nEvery entry of `train` is explained by `weft explain train`.",
         "weft train recipes/lm-small.yaml\n"
         "weft train recipes/lm-small.yaml --set train.steps=200 --set train.lr=0.002 -o runs/quick\n"
         "weft train recipes/lm-small.yaml --resume --set train.steps=4000",
-        options, 1, 1};
+        options,
+        1,
+        1};
     int code = wf_cli_parse(&spec, argc, argv, &words);
     if (code >= 0) return code;
     wf_value *recipe = wf_cli_recipe(words.item[0], &sets);

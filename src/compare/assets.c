@@ -2,8 +2,8 @@
  * The build passes their paths: WF_ASSET_PAGE, WF_ASSET_CHART. */
 #include "compare/assets.h"
 
-#define EMBED(symbol, path)                                                            \
-    __asm__(".pushsection .rodata\n.global " #symbol "\n.balign 16\n" #symbol ":\n"     \
+#define EMBED(symbol, path)                                                                                                    \
+    __asm__(".pushsection .rodata\n.global " #symbol "\n.balign 16\n" #symbol ":\n"                                            \
             ".incbin \"" path "\"\n.byte 0\n.popsection\n")
 
 EMBED(wf_asset_page, WF_ASSET_PAGE);

@@ -28,22 +28,22 @@ typedef struct wf_valid_point {
 typedef struct wf_entry {
     int design, seed;
     wf_entry_state state;
-    char *failure;           /* the message, when failed */
+    char *failure; /* the message, when failed */
     wf_run *run;
     int64_t steps_done;
-    double seconds, flops;   /* spent in training steps so far */
-    double last_loss;        /* smoothed, for the table */
+    double seconds, flops; /* spent in training steps so far */
+    double last_loss;      /* smoothed, for the table */
     int n_curve, cap_curve, n_valid, cap_valid;
     wf_curve_point *curve;
     wf_valid_point *valid;
     int64_t tokens_per_step;
-    double *step_seconds;    /* one a step of this process, for the median */
+    double *step_seconds; /* one a step of this process, for the median */
     int n_step_seconds, cap_step_seconds;
 } wf_entry;
 
 typedef struct wf_design {
     const char *name;
-    wf_value *recipe;        /* base with this design's overlay, without `designs` */
+    wf_value *recipe; /* base with this design's overlay, without `designs` */
     wf_run_cost cost;
     bool described;
 } wf_design;
@@ -53,7 +53,7 @@ typedef struct wf_race {
     const char *question, *path, *folder;
     int n_design, n_seed, n_entry;
     wf_design *design;
-    wf_entry *entry;         /* design-major: entry[design * n_seed + seed] */
+    wf_entry *entry; /* design-major: entry[design * n_seed + seed] */
     wf_task *task;
     double checkpoint_minutes;
     double started, elapsed_before;
@@ -74,13 +74,13 @@ void wf_race_close(wf_race *r);
 typedef void (*wf_race_show)(void *ctx, const wf_race *r, bool last);
 /* Runs to the end, or to an interrupt (WF_EINTERRUPTED; everything is saved). */
 wf_status wf_race_go(wf_race *r, wf_race_show show, void *ctx);
-wf_status wf_race_save(wf_race *r);    /* checkpoints of unfinished runs, results.json, report.html */
+wf_status wf_race_save(wf_race *r); /* checkpoints of unfinished runs, results.json, report.html */
 void wf_race_summary(const wf_race *r, int design, wf_summary *s);
 
 char *wf_race_entry_folder(const wf_race *r, const wf_entry *e); /* caller frees */
 
 /* ---- results.c ---- */
-char *wf_results_json(const wf_race *r);             /* caller frees with wf_free */
+char *wf_results_json(const wf_race *r);                 /* caller frees with wf_free */
 wf_status wf_results_read(wf_race *r, const char *path); /* curves of an earlier session; WF_ENOTFOUND if there are none */
 /* ---- report.c ---- */
 wf_status wf_report_write(const wf_race *r, const char *path);

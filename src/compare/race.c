@@ -25,7 +25,8 @@ static wf_value *base_recipe(const wf_value *recipe) {
         const char *key = recipe->key[i];
         if (!strcmp(key, "designs") || !strcmp(key, "seeds") || !strcmp(key, "question")) continue;
         if (strcmp(key, "task") && strcmp(key, "model") && strcmp(key, "train") && strcmp(key, "name")) {
-            wf_value_fail(recipe->item[i], WF_EINVAL, "unknown key '%s' in a comparison; known are question, task, model, train, seeds, designs", key);
+            wf_value_fail(recipe->item[i], WF_EINVAL,
+                          "unknown key '%s' in a comparison; known are question, task, model, train, seeds, designs", key);
             wf_value_free(base);
             return NULL;
         }
@@ -42,7 +43,9 @@ static wf_status read_seeds(wf_race *r) {
     const wf_value *v = wf_value_get(r->recipe, "seeds");
     int64_t n = 2;
     if (v != NULL) WF_TRY(wf_value_int(v, &n));
-    if (n < 2 || n > 100) return wf_value_fail(v, WF_EINVAL, "seeds: %lld: at least 2 and at most 100, so that the spread can be shown", (long long)n);
+    if (n < 2 || n > 100)
+        return wf_value_fail(v, WF_EINVAL, "seeds: %lld: at least 2 and at most 100, so that the spread can be shown",
+                             (long long)n);
     r->n_seed = (int)n;
     return WF_OK;
 }
@@ -50,8 +53,9 @@ static wf_status read_seeds(wf_race *r) {
 static wf_status read_designs(wf_race *r) {
     const wf_value *designs = wf_value_get(r->recipe, "designs");
     if (designs == NULL || designs->kind != WF_V_MAP || designs->n < 1)
-        return wf_value_fail(r->recipe, WF_EINVAL, "a comparison needs 'designs': a map from a name to what differs from the base, "
-                                                   "for example  designs: {gpt: {}, llama: {model: {norm: rmsnorm}}}");
+        return wf_value_fail(r->recipe, WF_EINVAL,
+                             "a comparison needs 'designs': a map from a name to what differs from the base, "
+                             "for example  designs: {gpt: {}, llama: {model: {norm: rmsnorm}}}");
     wf_value *base = base_recipe(r->recipe);
     if (base == NULL) return WF_EINVAL;
     r->n_design = designs->n;
@@ -60,7 +64,9 @@ static wf_status read_designs(wf_race *r) {
         const wf_value *overlay = designs->item[i];
         if (overlay->kind != WF_V_MAP && overlay->kind != WF_V_NULL) {
             wf_value_free(base);
-            return wf_value_fail(overlay, WF_EINVAL, "designs.%s: a map of what differs from the base, like {model: {norm: rmsnorm}}", designs->key[i]);
+            return wf_value_fail(overlay, WF_EINVAL,
+                                 "designs.%s: a map of what differs from the base, like {model: {norm: rmsnorm}}",
+                                 designs->key[i]);
         }
         r->design[i].name = designs->key[i];
         r->design[i].recipe = design_recipe(base, overlay, designs->key[i]);
@@ -71,7 +77,8 @@ static wf_status read_designs(wf_race *r) {
     /* equal data is the point: no design may have a task of its own */
     for (int i = 0; i < designs->n; i++)
         if (designs->item[i]->kind == WF_V_MAP && wf_value_get(designs->item[i], "task") != NULL)
-            return wf_value_fail(designs->item[i], WF_EINVAL, "designs.%s: 'task' belongs to the comparison, not to one design", designs->key[i]);
+            return wf_value_fail(designs->item[i], WF_EINVAL, "designs.%s: 'task' belongs to the comparison, not to one design",
+                                 designs->key[i]);
     return WF_OK;
 }
 
@@ -306,8 +313,10 @@ wf_status wf_race_go(wf_race *r, wf_race_show show, void *ctx) {
     wf_free(w);
     if (s == WF_OK || s == WF_EINTERRUPTED) {
         wf_status saved_ok = wf_race_save(r);
-        if (saved_ok != WF_OK) s = saved_ok;
-        else if (s == WF_EINTERRUPTED) wf_fail(s, "stopped; everything is in %s, the same command continues", r->folder);
+        if (saved_ok != WF_OK)
+            s = saved_ok;
+        else if (s == WF_EINTERRUPTED)
+            wf_fail(s, "stopped; everything is in %s, the same command continues", r->folder);
     }
     if (show != NULL) show(ctx, r, true);
     return s;
@@ -366,7 +375,8 @@ void wf_race_summary(const wf_race *r, int design, wf_summary *s) {
         s->done += e->state == WF_ENTRY_DONE;
         s->failed += e->state == WF_ENTRY_FAILED;
         double m = median(e->step_seconds, e->n_step_seconds);
-        if (e->n_step_seconds == 0 && e->steps_done > 0) m = e->seconds / (double)e->steps_done; /* a run of an earlier session */
+        if (e->n_step_seconds == 0 && e->steps_done > 0)
+            m = e->seconds / (double)e->steps_done; /* a run of an earlier session */
         if (e->steps_done > 0 && m > 0 && e->tokens_per_step > 0) speed += (double)e->tokens_per_step / m, n_speed++;
         seconds += e->seconds / r->n_seed;
         flops += e->flops / r->n_seed;

@@ -8,11 +8,16 @@
 
 static void put_escaped(wf_text *t, const char *s) {
     for (; *s; s++) {
-        if (*s == '<') wf_text_add(t, "&lt;");
-        else if (*s == '>') wf_text_add(t, "&gt;");
-        else if (*s == '&') wf_text_add(t, "&amp;");
-        else if (*s == '"') wf_text_add(t, "&quot;");
-        else wf_text_put(t, s, 1);
+        if (*s == '<')
+            wf_text_add(t, "&lt;");
+        else if (*s == '>')
+            wf_text_add(t, "&gt;");
+        else if (*s == '&')
+            wf_text_add(t, "&amp;");
+        else if (*s == '"')
+            wf_text_add(t, "&quot;");
+        else
+            wf_text_put(t, s, 1);
     }
 }
 
@@ -61,11 +66,19 @@ static void put_state(wf_text *t, const wf_race *r, int d, const wf_summary *s) 
 static void put_table(wf_text *t, const wf_race *r) {
     bool classes = r->task->objective == WF_OBJECTIVE_CLASSES, bits = !classes && r->task->bytes_per_token > 0;
     const char *unit = classes ? "sample" : "token";
-    wf_text_add(t, "<table id=\"table\"><caption>Means over %d seeds, &plusmn; standard deviation. Click a heading to sort.</caption>\n<thead><tr>", r->n_seed);
+    wf_text_add(t,
+                "<table id=\"table\"><caption>Means over %d seeds, &plusmn; standard deviation. Click a heading to "
+                "sort.</caption>\n<thead><tr>",
+                r->n_seed);
     wf_text_add(t, "<th scope=\"col\">design</th><th scope=\"col\">validation loss</th>%s<th scope=\"col\">accuracy</th>",
                 bits ? "<th scope=\"col\">bits/byte</th>" : "");
-    wf_text_add(t, "<th scope=\"col\">parameters</th><th scope=\"col\">FLOPs a %s, forward</th><th scope=\"col\">training FLOPs</th>", unit);
-    wf_text_add(t, "<th scope=\"col\">%ss/s in training</th><th scope=\"col\">seconds</th><th scope=\"col\">peak memory</th><th scope=\"col\">state</th></tr></thead>\n<tbody>\n", unit);
+    wf_text_add(
+        t, "<th scope=\"col\">parameters</th><th scope=\"col\">FLOPs a %s, forward</th><th scope=\"col\">training FLOPs</th>",
+        unit);
+    wf_text_add(t,
+                "<th scope=\"col\">%ss/s in training</th><th scope=\"col\">seconds</th><th scope=\"col\">peak memory</th><th "
+                "scope=\"col\">state</th></tr></thead>\n<tbody>\n",
+                unit);
     for (int d = 0; d < r->n_design; d++) {
         wf_summary s;
         wf_race_summary(r, d, &s);
@@ -103,15 +116,24 @@ static void put_recipes(wf_text *t, const wf_race *r) {
 static wf_status put_slot(wf_text *t, const wf_race *r, const char *name, size_t n) {
 #define IS(word) (n == strlen(word) && !memcmp(name, word, n))
     char *s = NULL;
-    if (IS("QUESTION")) put_escaped(t, r->question[0] ? r->question : "Comparison");
-    else if (IS("VERDICT")) put_escaped(t, s = wf_verdict(r));
-    else if (IS("TABLE")) put_table(t, r);
-    else if (IS("RECIPES")) put_recipes(t, r);
-    else if (IS("MACHINE")) put_escaped(t, r->machine != NULL ? r->machine : "");
-    else if (IS("COMMAND")) put_escaped(t, r->path);
-    else if (IS("CHART")) wf_text_add(t, "%s", wf_asset_chart);
-    else if (IS("DATA")) wf_text_add(t, "%s", s = wf_results_json(r));
-    else return wf_fail(WF_EINVAL, "report.html: unknown slot '%.*s'", (int)n, name);
+    if (IS("QUESTION"))
+        put_escaped(t, r->question[0] ? r->question : "Comparison");
+    else if (IS("VERDICT"))
+        put_escaped(t, s = wf_verdict(r));
+    else if (IS("TABLE"))
+        put_table(t, r);
+    else if (IS("RECIPES"))
+        put_recipes(t, r);
+    else if (IS("MACHINE"))
+        put_escaped(t, r->machine != NULL ? r->machine : "");
+    else if (IS("COMMAND"))
+        put_escaped(t, r->path);
+    else if (IS("CHART"))
+        wf_text_add(t, "%s", wf_asset_chart);
+    else if (IS("DATA"))
+        wf_text_add(t, "%s", s = wf_results_json(r));
+    else
+        return wf_fail(WF_EINVAL, "report.html: unknown slot '%.*s'", (int)n, name);
 #undef IS
     wf_free(s);
     return WF_OK;

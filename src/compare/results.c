@@ -9,17 +9,23 @@ static void put_string(wf_text *t, const char *s) {
     wf_text_add(t, "\"");
     for (; *s; s++) {
         unsigned char c = (unsigned char)*s;
-        if (c == '"' || c == '\\') wf_text_add(t, "\\%c", c);
-        else if (c == '<') wf_text_add(t, "\\u003c"); /* so that the text can stand inside a <script> element */
-        else if (c < 32) wf_text_add(t, "\\u%04x", c);
-        else wf_text_put(t, s, 1);
+        if (c == '"' || c == '\\')
+            wf_text_add(t, "\\%c", c);
+        else if (c == '<')
+            wf_text_add(t, "\\u003c"); /* so that the text can stand inside a <script> element */
+        else if (c < 32)
+            wf_text_add(t, "\\u%04x", c);
+        else
+            wf_text_put(t, s, 1);
     }
     wf_text_add(t, "\"");
 }
 
 static void put_number(wf_text *t, double x) {
-    if (isfinite(x)) wf_text_add(t, "%.9g", x);
-    else wf_text_add(t, "null"); /* JSON has no NaN */
+    if (isfinite(x))
+        wf_text_add(t, "%.9g", x);
+    else
+        wf_text_add(t, "null"); /* JSON has no NaN */
 }
 
 static void put_field(wf_text *t, const char *name, double x) {
@@ -99,8 +105,10 @@ static wf_status put_design(wf_text *t, const wf_race *r, int d) {
     }
     wf_text_add(t, "\"done\": %d, \"failed\": %d,\n   \"recipe\": ", s.done, s.failed);
     for (const char *c = recipe; *c; c++) /* strings of the recipe may hold '<' too */
-        if (*c == '<') wf_text_add(t, "\\u003c");
-        else wf_text_put(t, c, 1);
+        if (*c == '<')
+            wf_text_add(t, "\\u003c");
+        else
+            wf_text_put(t, c, 1);
     wf_free(recipe);
     wf_text_add(t, ",\n   \"runs\": [\n");
     for (int i = 0; i < r->n_seed; i++) {
@@ -168,10 +176,11 @@ static wf_status read_curves(wf_entry *e, const wf_value *run) {
     }
     for (int i = 0; i < valid->n; i++) {
         const wf_value *p = valid->item[i];
-        e->valid[i] = (wf_valid_point){(int64_t)number(p, "step"),
-                                       number(p, "seconds"),
-                                       number(p, "flops"),
-                                       {number(p, "loss"), number(p, "accuracy"), number(p, "bits_per_byte"), (int64_t)number(p, "scored")}};
+        e->valid[i] = (wf_valid_point){
+            (int64_t)number(p, "step"),
+            number(p, "seconds"),
+            number(p, "flops"),
+            {number(p, "loss"), number(p, "accuracy"), number(p, "bits_per_byte"), (int64_t)number(p, "scored")}};
     }
     return WF_OK;
 }
@@ -196,10 +205,12 @@ static wf_status read_entry(wf_entry *e, const wf_value *run) {
 static wf_status same_recipe(const wf_race *r, int d, const wf_value *saved) {
     char *now = wf_value_json(r->design[d].recipe, false), *then = wf_value_json(wf_value_get(saved, "recipe"), false);
     wf_status s = WF_OK;
-    if (now == NULL || then == NULL) s = WF_ENOMEM;
+    if (now == NULL || then == NULL)
+        s = WF_ENOMEM;
     else if (strcmp(now, then) != 0)
         s = wf_fail(WF_EINVAL,
-                    "design '%s' differs from the one whose results are in %s; choose another folder (-o) or remove that one\n  then: %s\n  now:  %s",
+                    "design '%s' differs from the one whose results are in %s; choose another folder (-o) or remove that one\n "
+                    " then: %s\n  now:  %s",
                     r->design[d].name, r->folder, then, now);
     wf_free(now);
     wf_free(then);
@@ -233,15 +244,18 @@ wf_status wf_results_read(wf_race *r, const char *folder) {
     wf_status s = WF_OK;
     wf_bytes b = {0};
     wf_value *v = NULL;
-    if (!wf_path_exists(path)) s = WF_ENOTFOUND;
-    else s = wf_bytes_open(path, &b);
+    if (!wf_path_exists(path))
+        s = WF_ENOTFOUND;
+    else
+        s = wf_bytes_open(path, &b);
     if (s == WF_OK) {
         v = wf_json_parse((const char *)b.p, b.n, path);
         wf_bytes_close(&b);
         if (v == NULL) s = WF_EFORMAT;
     }
     const wf_value *designs = v != NULL ? wf_value_get(v, "designs") : NULL;
-    if (s == WF_OK && (designs == NULL || designs->kind != WF_V_LIST)) s = wf_fail(WF_EFORMAT, "%s: not the results of a comparison", path);
+    if (s == WF_OK && (designs == NULL || designs->kind != WF_V_LIST))
+        s = wf_fail(WF_EFORMAT, "%s: not the results of a comparison", path);
     for (int i = 0; s == WF_OK && i < designs->n; i++) s = read_design(r, designs->item[i]);
     wf_value_free(v);
     wf_free(path);

@@ -16,8 +16,10 @@ static const char *short_number(double x, char buf[16]) {
 
 static const char *loss_text(double mean, double sd, char buf[32]) {
     if (!isfinite(mean)) return strcpy(buf, "-");
-    if (isfinite(sd)) snprintf(buf, 32, "%.4f +-%.4f", mean, sd);
-    else snprintf(buf, 32, "%.4f", mean);
+    if (isfinite(sd))
+        snprintf(buf, 32, "%.4f +-%.4f", mean, sd);
+    else
+        snprintf(buf, 32, "%.4f", mean);
     return buf;
 }
 
@@ -38,7 +40,8 @@ static row row_of(const wf_race *r, int d) {
         w.total += total;
         w.running += e->state == WF_ENTRY_RUNNING;
         w.failed += e->state == WF_ENTRY_FAILED;
-        if (e->state == WF_ENTRY_RUNNING && e->steps_done > 0) w.left += (double)(total - e->steps_done) * e->seconds / (double)e->steps_done;
+        if (e->state == WF_ENTRY_RUNNING && e->steps_done > 0)
+            w.left += (double)(total - e->steps_done) * e->seconds / (double)e->steps_done;
         if (isfinite(e->last_loss)) w.train_loss += e->last_loss, seen++;
     }
     w.train_loss = seen > 0 ? w.train_loss / seen : NAN;
@@ -62,8 +65,8 @@ static void add_row(wf_text *t, const wf_race *r, int d, int columns) {
 char *wf_race_table(const wf_race *r, int columns) {
     wf_text t = {0};
     char head[256];
-    snprintf(head, sizeof head, "%-16s %-11s %6s %7s  %-17s %7s %8s %8s", "design", "state", "steps", "train", "validation loss", "params",
-             "tokens/s", "memory");
+    snprintf(head, sizeof head, "%-16s %-11s %6s %7s  %-17s %7s %8s %8s", "design", "state", "steps", "train",
+             "validation loss", "params", "tokens/s", "memory");
     if (columns > 0 && (int)strlen(head) > columns) head[columns] = '\0';
     wf_text_add(&t, "%s\n", head);
     double left = 0;
@@ -98,7 +101,9 @@ static void rank(const wf_race *r, int *best, int *second, wf_summary *sum) {
 static bool wins_every_seed(const wf_race *r, int a, int b) {
     for (int i = 0; i < r->n_seed; i++) {
         const wf_entry *x = &r->entry[a * r->n_seed + i], *y = &r->entry[b * r->n_seed + i];
-        if (x->n_valid == 0 || y->n_valid == 0 || x->valid[x->n_valid - 1].metrics.loss >= y->valid[y->n_valid - 1].metrics.loss) return false;
+        if (x->n_valid == 0 || y->n_valid == 0 ||
+            x->valid[x->n_valid - 1].metrics.loss >= y->valid[y->n_valid - 1].metrics.loss)
+            return false;
     }
     return true;
 }
@@ -119,15 +124,18 @@ char *wf_verdict(const wf_race *r) {
         double spread = fmax(sum[best].loss_sd, sum[second].loss_sd);
         bool clear = wins_every_seed(r, best, second) && gap > 2 * spread;
         if (clear)
-            wf_text_add(&t, "%s is best: validation loss %.4f, %.4f below %s, in each of %d seeds and by more than twice the spread between seeds. ",
+            wf_text_add(&t,
+                        "%s is best: validation loss %.4f, %.4f below %s, in each of %d seeds and by more than twice the "
+                        "spread between seeds. ",
                         r->design[best].name, sum[best].loss_mean, gap, r->design[second].name, r->n_seed);
         else
-            wf_text_add(&t, "No clear winner: %s (%.4f) and %s (%.4f) differ by %.4f, with a spread between seeds of %.4f. ", r->design[best].name,
-                        sum[best].loss_mean, r->design[second].name, sum[second].loss_mean, gap, spread);
+            wf_text_add(&t, "No clear winner: %s (%.4f) and %s (%.4f) differ by %.4f, with a spread between seeds of %.4f. ",
+                        r->design[best].name, sum[best].loss_mean, r->design[second].name, sum[second].loss_mean, gap, spread);
     } else if (best >= 0) {
         wf_text_add(&t, "%s: validation loss %.4f. ", r->design[best].name, sum[best].loss_mean);
     }
-    if (failed > 0) wf_text_add(&t, "%d design%s failed in at least one seed; the table says why. ", failed, failed == 1 ? "" : "s");
+    if (failed > 0)
+        wf_text_add(&t, "%d design%s failed in at least one seed; the table says why. ", failed, failed == 1 ? "" : "s");
     wf_free(sum);
     if (t.failed || t.s == NULL) {
         wf_text_free(&t);

@@ -29,14 +29,14 @@ typedef enum { WF_V_NULL, WF_V_TEXT, WF_V_LIST, WF_V_MAP } wf_value_kind;
 typedef struct wf_value wf_value;
 struct wf_value {
     wf_value_kind kind;
-    char *text;            /* scalars: as written; typed when asked for */
-    bool quoted;           /* written in quotes: a string, not a number */
+    char *text;  /* scalars: as written; typed when asked for */
+    bool quoted; /* written in quotes: a string, not a number */
     int n;
-    char **key;            /* maps, in order */
+    char **key; /* maps, in order */
     wf_value **item;
     const char *file;
-    int line, column;      /* 1-based; 0 when made by code */
-    bool used;             /* set by wf_value_get; wf_value_unused finds keys nobody read */
+    int line, column; /* 1-based; 0 when made by code */
+    bool used;        /* set by wf_value_get; wf_value_unused finds keys nobody read */
 };
 wf_value *wf_yaml_parse(const char *text, size_t n, const char *file); /* aliases, duplicate keys, depth > 64: errors */
 wf_value *wf_yaml_load(const char *path);
@@ -76,40 +76,44 @@ typedef struct wf_option {
     double min, max;     /* INT and REAL, inclusive; both 0: unlimited */
     const char *choices; /* "a|b|c" */
     const char *help;
-} wf_option;             /* a table ends with name == NULL */
-#define WF_OPT_END {NULL, WF_OPT_INT, 0, NULL, 0, 0, NULL, NULL}
+} wf_option; /* a table ends with name == NULL */
+#define WF_OPT_END                                                                                                             \
+    { NULL, WF_OPT_INT, 0, NULL, 0, 0, NULL, NULL }
 /* Fill `out` (size bytes, zeroed here) from a map; strings point into the map or the table. `map` NULL: all defaults.
  * An unknown key fails and names the nearest known one. `what` names the owner: "mixer.softmax". `also` keys are allowed. */
-wf_status wf_options_read(const wf_option *table, const wf_value *map, const char *what, const char *const *also, void *out, size_t size);
+wf_status wf_options_read(const wf_option *table, const wf_value *map, const char *what, const char *const *also, void *out,
+                          size_t size);
 const char *wf_nearest(const char *word, const char *const *words, int n); /* by edit distance; NULL if none is near */
 
 /* ---- safetensors.c ---- */
 typedef struct wf_st_entry {
     const char *name;
-    const char *dtype;     /* "F32", "BF16", "F16", "I64", "I32", "U8", "BOOL", "F64", "I8" */
-    wf_shape shape;        /* rank <= 6 */
-    const uint8_t *p;      /* unaligned: copy, do not cast */
+    const char *dtype; /* "F32", "BF16", "F16", "I64", "I32", "U8", "BOOL", "F64", "I8" */
+    wf_shape shape;    /* rank <= 6 */
+    const uint8_t *p;  /* unaligned: copy, do not cast */
     size_t bytes;
 } wf_st_entry;
 typedef struct wf_st_file {
     int n;
-    wf_st_entry *entry;    /* sorted by name */
+    wf_st_entry *entry; /* sorted by name */
     int n_meta;
     char **meta_key, **meta_text;
     wf_bytes bytes;
     wf_arena *arena;
 } wf_st_file;
-wf_status wf_st_open(const char *path, wf_st_file *f);  /* header, offsets, overlaps and holes all checked here */
+wf_status wf_st_open(const char *path, wf_st_file *f); /* header, offsets, overlaps and holes all checked here */
 wf_status wf_st_parse(const uint8_t *p, size_t n, const char *name, wf_st_file *f); /* borrowed bytes (fuzzing, tests) */
 void wf_st_close(wf_st_file *f);
 const wf_st_entry *wf_st_find(const wf_st_file *f, const char *name);
 const char *wf_st_meta(const wf_st_file *f, const char *key);
-wf_tensor *wf_st_read(const wf_st_entry *e, wf_dtype as); /* converts (I64 -> i32 with range check, F16/BF16 -> f32, BOOL -> u8..) */
+wf_tensor *wf_st_read(const wf_st_entry *e,
+                      wf_dtype as); /* converts (I64 -> i32 with range check, F16/BF16 -> f32, BOOL -> u8..) */
 typedef struct wf_st_item {
     const char *name;
     const wf_tensor *tensor;
 } wf_st_item;
-wf_status wf_st_save(const char *path, const wf_st_item *items, int n, const char *const *meta_key, const char *const *meta_text, int n_meta);
+wf_status wf_st_save(const char *path, const wf_st_item *items, int n, const char *const *meta_key,
+                     const char *const *meta_text, int n_meta);
 
 /* ---- idx.c, png.c, table.c ---- */
 /* idx (optionally gzipped) of unsigned bytes: shape and data (wf_free). */

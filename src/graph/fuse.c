@@ -17,14 +17,18 @@ enum { MOST_MEMBERS = 96, MOST_OPERANDS = 24, NEAR = 64 };
 
 /* ---- inputs ---- */
 
-static bool is_cheap(const wf_node *n) { return n->op && n->op->flags & WF_OP_CHEAP; }
+static bool is_cheap(const wf_node *n) {
+    return n->op && n->op->flags & WF_OP_CHEAP;
+}
 
 void wf_each_input(wf_fuser *f, wf_node *n, wf_see_input see, void *ctx) {
     int n_in = n->op->flags & WF_OP_VIEW ? 1 : n->n_in;
     for (int j = 0; j < n_in; j++) {
         wf_node *x = n->in[j];
-        if (f->cloned[x->base->id]) wf_each_input(f, x->base, see, ctx);
-        else see(ctx, n, x);
+        if (f->cloned[x->base->id])
+            wf_each_input(f, x->base, see, ctx);
+        else
+            see(ctx, n, x);
     }
 }
 
@@ -84,9 +88,13 @@ static void each_dependence(wf_fuser *f, const wf_unit *u, void (*on)(void *, wf
     }
 }
 
-static uint64_t bit(const wf_unit *u) { return u->slot >= 0 ? (uint64_t)1 << u->slot : 0; }
+static uint64_t bit(const wf_unit *u) {
+    return u->slot >= 0 ? (uint64_t)1 << u->slot : 0;
+}
 
-static void add_mask(void *ctx, wf_unit *d) { *(uint64_t *)ctx |= d->mask | bit(d); }
+static void add_mask(void *ctx, wf_unit *d) {
+    *(uint64_t *)ctx |= d->mask | bit(d);
+}
 
 /* ---- may two groups become one? ---- */
 
@@ -98,7 +106,9 @@ typedef struct wf_pair {
     int latest; /* last member id of the units seen */
 } wf_pair;
 
-static int last_member(const wf_unit *u) { return u->member[u->n - 1]; }
+static int last_member(const wf_unit *u) {
+    return u->member[u->n - 1];
+}
 
 static void through_third(void *ctx, wf_unit *d) {
     wf_pair *p = ctx;
@@ -153,7 +163,7 @@ typedef struct wf_trial { /* all members of two units over one space */
     wf_fuser *f;
     const wf_unit *a, *b;
     const wf_shape *space;
-    int64_t reduced;  /* bits of the axes that sums over rows add up, -1: none yet */
+    int64_t reduced; /* bits of the axes that sums over rows add up, -1: none yet */
     int n_seen;
     const wf_node *seen[MOST_OPERANDS + 1];
     wf_fit_class fit;
@@ -178,14 +188,16 @@ static void try_input(void *ctx, wf_node *reader, wf_node *x) {
     if (inside(t, x->base)) {
         const wf_node *m = x->base;
         wf_fit_class c = wf_fit_in(m, t->space);
-        t->ok = !generator && !t->f->cloned[reader->id] && !wf_is_accumulation(m->op->row) && x->offset == 0 && c != WF_FIT_NO &&
-                wf_result_strides(m, t->space, c, made) && wf_same_strides(t->space, read, made);
+        t->ok = !generator && !t->f->cloned[reader->id] && !wf_is_accumulation(m->op->row) && x->offset == 0 &&
+                c != WF_FIT_NO && wf_result_strides(m, t->space, c, made) && wf_same_strides(t->space, read, made);
         return;
     }
     for (int i = 0; i < t->n_seen; i++)
         if (t->seen[i] == x->base) return;
-    if (t->n_seen == MOST_OPERANDS) t->ok = false;
-    else t->seen[t->n_seen++] = x->base;
+    if (t->n_seen == MOST_OPERANDS)
+        t->ok = false;
+    else
+        t->seen[t->n_seen++] = x->base;
 }
 
 /* Operands that are computed in place need addresses, too. */
@@ -205,7 +217,8 @@ static bool try_member(wf_trial *t, wf_node *n) {
     t->fit = wf_fit_in(n, t->space);
     if (t->fit == WF_FIT_NO || !wf_result_strides(n, t->space, t->fit, result)) return false;
     int64_t last = s->rank ? s->dim[s->rank - 1] : 1;
-    if (wf_is_row_reduction(n->op->row) && last != 1 && (t->fit != WF_FIT_FULL || last != wf_space_cols(t->space))) return false;
+    if (wf_is_row_reduction(n->op->row) && last != 1 && (t->fit != WF_FIT_FULL || last != wf_space_cols(t->space)))
+        return false;
     if (wf_is_accumulation(n->op->row)) {
         int64_t bits = reduced_axes(t->space, result);
         if (t->reduced >= 0 && t->reduced != bits) return false;
@@ -260,7 +273,8 @@ static bool merge(wf_fuser *f, wf_unit *a, wf_unit *b, const wf_shape *space) {
 
 /* The merged unit, or b as it was. */
 static wf_unit *try_merge(wf_fuser *f, wf_unit *a, wf_unit *b) {
-    if (a == b || !a || a->gone || a->slot < 0 || b->slot < 0 || a->compute != b->compute || a->n + b->n > MOST_MEMBERS) return b;
+    if (a == b || !a || a->gone || a->slot < 0 || b->slot < 0 || a->compute != b->compute || a->n + b->n > MOST_MEMBERS)
+        return b;
     int64_t ca = wf_space_rows(&a->space) * wf_space_cols(&a->space), cb = wf_space_rows(&b->space) * wf_space_cols(&b->space);
     const wf_shape *first = ca >= cb ? &a->space : &b->space, *second = ca >= cb ? &b->space : &a->space;
     bool one = fits(f, a, b, first);
@@ -365,7 +379,9 @@ static wf_status visit(wf_fuser *f) {
 
 /* ---- preparation ---- */
 
-static int inputs_of(const wf_node *n) { return n->op && !(n->op->flags & WF_OP_VIEW) ? n->n_in : 0; }
+static int inputs_of(const wf_node *n) {
+    return n->op && !(n->op->flags & WF_OP_VIEW) ? n->n_in : 0;
+}
 
 static wf_status list_readers(wf_fuser *f) {
     f->reader_at = wf_alloc_array((size_t)f->n_ids + 2, sizeof *f->reader_at);
@@ -459,7 +475,8 @@ static void push_pending(void *ctx, wf_unit *d) {
 
 static wf_status plain_step(wf_fuser *f, wf_node *n, wf_step **step) {
     wf_step *s = wf_arena_alloc(f->arena, sizeof *s);
-    if (!s || !(s->may_alias = wf_arena_alloc(f->arena, sizeof *s->may_alias)) || !(s->out = wf_arena_alloc(f->arena, sizeof *s->out)))
+    if (!s || !(s->may_alias = wf_arena_alloc(f->arena, sizeof *s->may_alias)) ||
+        !(s->out = wf_arena_alloc(f->arena, sizeof *s->out)))
         return WF_ENOMEM;
     s->op = n->op;
     s->node = n;
@@ -512,7 +529,8 @@ static wf_status emit_all(wf_fuser *f, wf_step ***steps, int *n_steps) {
     return s;
 }
 
-wf_status wf_fuse(wf_graph *g, wf_arena *arena, wf_node *const *order, int n, const bool *keep, bool fuse, wf_step ***steps, int *n_steps) {
+wf_status wf_fuse(wf_graph *g, wf_arena *arena, wf_node *const *order, int n, const bool *keep, bool fuse, wf_step ***steps,
+                  int *n_steps) {
     wf_fuser f = {.g = g, .arena = arena, .order = order, .n = n, .keep = keep, .fuse = fuse};
     f.n_ids = n ? order[n - 1]->id + 1 : 0;
     wf_status s = open_fuser(&f);

@@ -114,7 +114,9 @@ static bool holds(wf_dtype b, wf_dtype a) {
     return a == WF_BF16 && b == WF_F32;
 }
 
-static int64_t rounding(wf_dtype from, wf_dtype to) { return holds(to, from) ? 0 : (int64_t)to + 1; }
+static int64_t rounding(wf_dtype from, wf_dtype to) {
+    return holds(to, from) ? 0 : (int64_t)to + 1;
+}
 
 /* Operand x of n. */
 static int operand(wf_builder *b, wf_node *n, wf_node *x, wf_fit_class c) {
@@ -172,9 +174,10 @@ static void accumulate(wf_builder *b, wf_value *v, const int64_t *result) {
 /* Integers are computed as floating-point numbers: what can leave their range or fall between them is brought back. */
 static int keep_integer(wf_builder *b, const wf_node *n, int v) {
     static const bool leaves[WF_ROW_CODES] = {
-        [WF_ROW_ADD] = true, [WF_ROW_SUB] = true, [WF_ROW_MUL] = true, [WF_ROW_DIV] = true, [WF_ROW_POW] = true, [WF_ROW_NEG] = true,
-        [WF_ROW_ABS] = true, [WF_ROW_SQUARE] = true, [WF_ROW_ADD_IMM] = true, [WF_ROW_MUL_IMM] = true, [WF_ROW_MAX_IMM] = true,
-        [WF_ROW_MIN_IMM] = true, [WF_ROW_SUM] = true};
+        [WF_ROW_ADD] = true,     [WF_ROW_SUB] = true,     [WF_ROW_MUL] = true,     [WF_ROW_DIV] = true,
+        [WF_ROW_POW] = true,     [WF_ROW_NEG] = true,     [WF_ROW_ABS] = true,     [WF_ROW_SQUARE] = true,
+        [WF_ROW_ADD_IMM] = true, [WF_ROW_MUL_IMM] = true, [WF_ROW_MAX_IMM] = true, [WF_ROW_MIN_IMM] = true,
+        [WF_ROW_SUM] = true};
     if (wf_is_float(n->dtype) || !leaves[n->op->row]) return v;
     wf_value r = blank;
     r.code = WF_ROW_COPY;
@@ -188,7 +191,8 @@ static wf_status add_member(wf_builder *b, int i) {
     wf_node *n = wf_graph_node(b->f->g, b->unit->member[i]);
     wf_fit_class c = wf_fit_in(n, &b->space);
     int64_t result[WF_MAX_RANK], cols = b->space.dim[b->space.rank - 1];
-    if (c == WF_FIT_NO || !wf_result_strides(n, &b->space, c, result)) return wf_fail(WF_EINVAL, "fusion: %s does not fit", n->op->name);
+    if (c == WF_FIT_NO || !wf_result_strides(n, &b->space, c, result))
+        return wf_fail(WF_EINVAL, "fusion: %s does not fit", n->op->name);
     if (wf_is_generator(n->op->row) || n->op->row == WF_ROW_FILL) {
         b->value_of[i] = generate(b, n, result, 0);
     } else {
@@ -228,7 +232,8 @@ wf_status wf_build_step(wf_fuser *f, wf_unit *u, wf_step **step) {
     if (!s || !b.value_of || !b.out) return WF_ENOMEM;
     for (int i = 0; i < u->n; i++) b.value_of[i] = -1;
     for (int i = 0; i < u->n; i++) WF_TRY(add_member(&b, i));
-    if (f->fuse) wf_peephole(&b);
+    if (f->fuse)
+        wf_peephole(&b);
     else
         for (int i = 0; i < b.n_value; i++)
             for (int j = 0; j < 3; j++)

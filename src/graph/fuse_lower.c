@@ -12,8 +12,8 @@ enum { CACHE = 24 * 1024, MOST_ROWS = 4096, MOST_WIDE_ROWS = 256, LEAST_COLUMNS 
 typedef struct wf_lowering {
     wf_builder *b;
     wf_rowprog *p;
-    wf_row_arg *at;     /* by value: where it is */
-    bool *settled;      /* by value */
+    wf_row_arg *at;       /* by value: where it is */
+    bool *settled;        /* by value */
     bool *virtual_narrow; /* by virtual register */
     int n_virtual, cap_instr;
     bool failed;
@@ -98,7 +98,9 @@ static void settle_axes(wf_builder *b, const bool *used) {
 
 /* ---- instructions ---- */
 
-static int inner_axis(const wf_builder *b) { return b->space.rank - 2; }
+static int inner_axis(const wf_builder *b) {
+    return b->space.rank - 2;
+}
 
 /* Pitch from row to row; over a single row anything will do. */
 static int64_t row_pitch(const wf_builder *b, const wf_row_mem *m) {
@@ -173,7 +175,8 @@ static wf_row_arg operand(wf_lowering *l, int v, bool narrow_instr, bool *imm, d
 }
 
 static bool has_immediate(wf_row_code c) {
-    return c == WF_ROW_FILL || c == WF_ROW_ADD_IMM || c == WF_ROW_MUL_IMM || c == WF_ROW_MAX_IMM || c == WF_ROW_MIN_IMM || c == WF_ROW_POW_IMM;
+    return c == WF_ROW_FILL || c == WF_ROW_ADD_IMM || c == WF_ROW_MUL_IMM || c == WF_ROW_MAX_IMM || c == WF_ROW_MIN_IMM ||
+           c == WF_ROW_POW_IMM;
 }
 
 /* One number for each row of the block, side by side. */
@@ -187,8 +190,10 @@ static void operands(wf_lowering *l, const wf_value *v, bool narrow_instr, wf_ro
     for (int k = 0; k < 3; k++) {
         src[k] = (wf_row_arg){WF_ARG_REG, -1};
         if (v->src[k] < 0) continue;
-        if (wf_is_generator(v->code)) src[k] = (wf_row_arg){WF_ARG_MEM, l->b->value[v->src[k]].mem}; /* the seed */
-        else src[k] = operand(l, v->src[k], narrow_instr, &imm, constant);
+        if (wf_is_generator(v->code))
+            src[k] = (wf_row_arg){WF_ARG_MEM, l->b->value[v->src[k]].mem}; /* the seed */
+        else
+            src[k] = operand(l, v->src[k], narrow_instr, &imm, constant);
         vector = vector || is_vector(l, src[k]);
         if (first < 0) first = k;
     }
@@ -253,8 +258,10 @@ static void lower_value(wf_lowering *l, int i) {
     in->attr[0] = v->attr;
     memcpy(in->number, v->number, sizeof in->number);
     if (wf_is_generator(v->code)) in->index_mem = v->mem;
-    if (wf_is_accumulation(v->code)) l->p->n_accum++;
-    else settle(l, i, dst);
+    if (wf_is_accumulation(v->code))
+        l->p->n_accum++;
+    else
+        settle(l, i, dst);
     if (v->out >= 0 && !direct) store(l, v, dst);
 }
 
@@ -346,18 +353,23 @@ static wf_status settle_registers(wf_lowering *l) {
 
 /* ---- blocks ---- */
 
-static int64_t clamp(int64_t x, int64_t lo, int64_t hi) { return x < lo ? lo : x > hi ? hi : x; }
+static int64_t clamp(int64_t x, int64_t lo, int64_t hi) {
+    return x < lo ? lo : x > hi ? hi : x;
+}
 
 /* Registers and the memory that a block touches stay in the first cache. */
 static void choose_blocks(wf_lowering *l, const bool *used) {
     wf_rowprog *p = l->p;
     const wf_builder *b = l->b;
-    int64_t cols = wf_space_cols(&p->space), size = (int64_t)wf_dtype_size(p->compute), full = p->n_full * size, narrow = p->n_narrow * 8;
+    int64_t cols = wf_space_cols(&p->space), size = (int64_t)wf_dtype_size(p->compute), full = p->n_full * size,
+            narrow = p->n_narrow * 8;
     bool whole = has_row_values(b);
     for (int m = 0; m < p->n_mem; m++) {
         if (!used[m] || p->mem[m].slot < 0) continue;
-        if (is_full_mem(b, &p->mem[m])) full += (int64_t)wf_dtype_size(p->mem[m].dtype);
-        else narrow += 8;
+        if (is_full_mem(b, &p->mem[m]))
+            full += (int64_t)wf_dtype_size(p->mem[m].dtype);
+        else
+            narrow += 8;
     }
     p->block_cols = cols;
     if (cols == 1) {

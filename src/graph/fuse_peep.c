@@ -4,8 +4,12 @@
 
 #include <string.h>
 
-static bool is_constant(const wf_builder *b, int v) { return v >= 0 && b->value[v].code == WF_ROW_FILL; }
-static double constant(const wf_builder *b, int v) { return b->value[v].imm; }
+static bool is_constant(const wf_builder *b, int v) {
+    return v >= 0 && b->value[v].code == WF_ROW_FILL;
+}
+static double constant(const wf_builder *b, int v) {
+    return b->value[v].imm;
+}
 
 static void becomes(wf_value *v, wf_row_code code, int a, int c, double imm) {
     v->code = code;
@@ -28,8 +32,10 @@ static void fold_binary(wf_builder *b, wf_value *v) {
     case WF_ROW_MAX: becomes(v, WF_ROW_MAX_IMM, other, -1, k); break;
     case WF_ROW_MIN: becomes(v, WF_ROW_MIN_IMM, other, -1, k); break;
     case WF_ROW_SUB:
-        if (ky) becomes(v, WF_ROW_ADD_IMM, x, -1, -k);
-        else if (k == 0) becomes(v, WF_ROW_NEG, y, -1, 0);
+        if (ky)
+            becomes(v, WF_ROW_ADD_IMM, x, -1, -k);
+        else if (k == 0)
+            becomes(v, WF_ROW_NEG, y, -1, 0);
         break;
     default: break;
     }
@@ -40,15 +46,24 @@ static bool fold_constant(const wf_builder *b, const wf_value *v, double *c) {
     int x = v->src[0], y = v->src[1];
     if (!is_constant(b, x)) return false;
     double k = constant(b, x);
-    if (v->code == WF_ROW_MUL_IMM) *c = k * v->imm;
-    else if (v->code == WF_ROW_ADD_IMM) *c = k + v->imm;
-    else if (v->code == WF_ROW_NEG) *c = -k;
-    else if (v->code == WF_ROW_SQUARE) *c = k * k;
-    else if (!is_constant(b, y)) return false;
-    else if (v->code == WF_ROW_MUL) *c = k * constant(b, y);
-    else if (v->code == WF_ROW_ADD) *c = k + constant(b, y);
-    else if (v->code == WF_ROW_SUB) *c = k - constant(b, y);
-    else return false;
+    if (v->code == WF_ROW_MUL_IMM)
+        *c = k * v->imm;
+    else if (v->code == WF_ROW_ADD_IMM)
+        *c = k + v->imm;
+    else if (v->code == WF_ROW_NEG)
+        *c = -k;
+    else if (v->code == WF_ROW_SQUARE)
+        *c = k * k;
+    else if (!is_constant(b, y))
+        return false;
+    else if (v->code == WF_ROW_MUL)
+        *c = k * constant(b, y);
+    else if (v->code == WF_ROW_ADD)
+        *c = k + constant(b, y);
+    else if (v->code == WF_ROW_SUB)
+        *c = k - constant(b, y);
+    else
+        return false;
     return true;
 }
 
@@ -70,7 +85,9 @@ static bool equal(const wf_builder *b, const wf_value *v, const wf_value *w) {
     return wf_same_strides(&b->space, b->mem[v->mem].stride, b->mem[w->mem].stride);
 }
 
-static bool plain(const wf_value *v) { return v->code != WF_ROW_NONE && !wf_is_accumulation(v->code); }
+static bool plain(const wf_value *v) {
+    return v->code != WF_ROW_NONE && !wf_is_accumulation(v->code);
+}
 
 static int equal_before(const wf_builder *b, int i) {
     for (int j = 0; j < i; j++)
@@ -165,22 +182,30 @@ static void join_sum(wf_builder *b, int i) {
     bool narrow = b->value[i].narrow;
     switch (b->value[i].code) {
     case WF_ROW_ADD:
-        if (negated(b, q, &x)) rewrite(b, i, q, WF_ROW_SUB, p, x, -1);
-        else if (negated(b, p, &x)) rewrite(b, i, p, WF_ROW_SUB, q, x, -1);
-        else if (product(b, q, narrow, &x, &y)) rewrite(b, i, q, WF_ROW_FMA, x, y, p);
-        else if (product(b, p, narrow, &x, &y)) rewrite(b, i, p, WF_ROW_FMA, x, y, q);
+        if (negated(b, q, &x))
+            rewrite(b, i, q, WF_ROW_SUB, p, x, -1);
+        else if (negated(b, p, &x))
+            rewrite(b, i, p, WF_ROW_SUB, q, x, -1);
+        else if (product(b, q, narrow, &x, &y))
+            rewrite(b, i, q, WF_ROW_FMA, x, y, p);
+        else if (product(b, p, narrow, &x, &y))
+            rewrite(b, i, p, WF_ROW_FMA, x, y, q);
         break;
     case WF_ROW_SUB:
-        if (negated(b, q, &x)) rewrite(b, i, q, WF_ROW_ADD, p, x, -1);
-        else if (product(b, q, narrow, &x, &y)) rewrite(b, i, q, WF_ROW_FNMA, x, y, p);
-        else if (product(b, p, narrow, &x, &y)) rewrite(b, i, p, WF_ROW_FMS, x, y, q);
+        if (negated(b, q, &x))
+            rewrite(b, i, q, WF_ROW_ADD, p, x, -1);
+        else if (product(b, q, narrow, &x, &y))
+            rewrite(b, i, q, WF_ROW_FNMA, x, y, p);
+        else if (product(b, p, narrow, &x, &y))
+            rewrite(b, i, p, WF_ROW_FMS, x, y, q);
         break;
     case WF_ROW_ADD_IMM:
         if (b->value[p].code != WF_ROW_MUL_IMM && product(b, p, narrow, &x, &y))
             rewrite(b, i, p, WF_ROW_FMA, x, y, wf_value_constant(b, b->value[i].imm));
         break;
     case WF_ROW_MUL_IMM: /* k (c x) */
-        if (b->value[p].code == WF_ROW_MUL_IMM && b->value[p].uses == 1 && b->value[p].out < 0 && b->value[p].narrow == narrow) {
+        if (b->value[p].code == WF_ROW_MUL_IMM && b->value[p].uses == 1 && b->value[p].out < 0 &&
+            b->value[p].narrow == narrow) {
             double c = b->value[i].imm * b->value[p].imm;
             rewrite(b, i, p, WF_ROW_MUL_IMM, b->value[p].src[0], -1, -1);
             b->value[i].imm = c;
@@ -191,7 +216,8 @@ static void join_sum(wf_builder *b, int i) {
             rewrite(b, i, p, WF_ROW_DOT, x, y, -1);
         break;
     case WF_ROW_SUM_ROWS:
-        if (!narrow && b->value[p].code != WF_ROW_MUL_IMM && product(b, p, false, &x, &y)) rewrite(b, i, p, WF_ROW_DOT_ROWS, x, y, -1);
+        if (!narrow && b->value[p].code != WF_ROW_MUL_IMM && product(b, p, false, &x, &y))
+            rewrite(b, i, p, WF_ROW_DOT_ROWS, x, y, -1);
         break;
     default: break;
     }

@@ -165,16 +165,18 @@ static wf_status read_into(const wf_st_file *f, const char *prefix, const char *
     if (!e) return wf_fail(WF_EFORMAT, "the state file has no tensor %s%s", prefix, name);
     if (!wf_shape_equal(&e->shape, &out->shape) || strcmp(e->dtype, "F32") || e->bytes != out->bytes) {
         char a[96], b[96];
-        return wf_fail(WF_EFORMAT, "the state file's %s%s is %s %s, expected F32 %s", prefix, name, e->dtype, wf_shape_text(&e->shape, a),
-                       wf_shape_text(&out->shape, b));
+        return wf_fail(WF_EFORMAT, "the state file's %s%s is %s %s, expected F32 %s", prefix, name, e->dtype,
+                       wf_shape_text(&e->shape, a), wf_shape_text(&out->shape, b));
     }
     memcpy(out->data, e->p, out->bytes);
     return WF_OK;
 }
 
 static wf_status check_state(const wf_run *r, const wf_st_file *f, int64_t *step) {
-    const char *format = wf_st_meta(f, "format"), *at = wf_st_meta(f, "step"), *task = wf_st_meta(f, "task"), *text = wf_st_meta(f, "recipe");
-    if (!format || strcmp(format, "weft-state-1") || !at || !task || !text) return wf_fail(WF_EFORMAT, "not a state file of weft train");
+    const char *format = wf_st_meta(f, "format"), *at = wf_st_meta(f, "step"), *task = wf_st_meta(f, "task"),
+               *text = wf_st_meta(f, "recipe");
+    if (!format || strcmp(format, "weft-state-1") || !at || !task || !text)
+        return wf_fail(WF_EFORMAT, "not a state file of weft train");
     wf_value *saved = wf_json_parse(text, strlen(text), "state.safetensors");
     if (!saved) return WF_EFORMAT;
     wf_status s = wf_recipe_compatible(saved, r->recipe);
@@ -183,8 +185,10 @@ static wf_status check_state(const wf_run *r, const wf_st_file *f, int64_t *step
     char now[32], *end;
     snprintf(now, sizeof now, "%016llx", (unsigned long long)r->task->fingerprint);
     if (strcmp(now, task))
-        return wf_fail(WF_EINVAL, "the data of task %s is not what the checkpoint was trained on (fingerprint %s, then %s): put the data "
-                                  "back, or train into another folder", r->task->type->name, now, task);
+        return wf_fail(WF_EINVAL,
+                       "the data of task %s is not what the checkpoint was trained on (fingerprint %s, then %s): put the data "
+                       "back, or train into another folder",
+                       r->task->type->name, now, task);
     *step = strtoll(at, &end, 10);
     if (*end || *step < 0) return wf_fail(WF_EFORMAT, "the state file's step '%s' is no step", at);
     return WF_OK;

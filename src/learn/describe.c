@@ -3,7 +3,9 @@
 
 #include <string.h>
 
-static size_t bytes_of(const wf_tensor *t) { return t ? t->bytes : 0; }
+static size_t bytes_of(const wf_tensor *t) {
+    return t ? t->bytes : 0;
+}
 
 wf_status wf_run_describe(wf_run *r, wf_run_cost *c) {
     memset(c, 0, sizeof *c);
@@ -16,8 +18,8 @@ wf_status wf_run_describe(wf_run *r, wf_run_cost *c) {
         c->optimizer_bytes += bytes_of(s->m) + bytes_of(s->v) + bytes_of(s->ema);
         if (r->optimizer.own_grads) c->gradient_bytes += s->grad->bytes;
     }
-    c->arena_bytes = r->train_info.arena_bytes + r->train_info.scratch_bytes + r->norm_info.arena_bytes + r->norm_info.scratch_bytes +
-                     r->update_info.arena_bytes + r->update_info.scratch_bytes;
+    c->arena_bytes = r->train_info.arena_bytes + r->train_info.scratch_bytes + r->norm_info.arena_bytes +
+                     r->norm_info.scratch_bytes + r->update_info.arena_bytes + r->update_info.scratch_bytes;
     c->flops_per_step = r->train_info.flops * (double)r->opt.accumulate + r->norm_info.flops + r->update_info.flops;
     wf_metrics m;
     wf_plan_info eval = {0};
@@ -26,7 +28,8 @@ wf_status wf_run_describe(wf_run *r, wf_run_cost *c) {
     c->forward_flops_per_token = eval.flops / (double)(r->part * per_sample);
     /* graph 1 is given up during a validation, so the larger of the two counts */
     size_t eval_arena = eval.arena_bytes + eval.scratch_bytes + r->norm_info.arena_bytes + r->update_info.arena_bytes;
-    c->peak_bytes = c->parameter_bytes + c->gradient_bytes + c->optimizer_bytes + (eval_arena > c->arena_bytes ? eval_arena : c->arena_bytes);
+    c->peak_bytes = c->parameter_bytes + c->gradient_bytes + c->optimizer_bytes +
+                    (eval_arena > c->arena_bytes ? eval_arena : c->arena_bytes);
     for (int i = 0; i < r->task->n_tensor; i++) c->peak_bytes += r->batch->tensor[i]->bytes + r->input[i]->bytes;
     return WF_OK;
 }
@@ -51,7 +54,8 @@ wf_status wf_run_profile(wf_run *r, bool on) {
 
 char *wf_run_profile_text(wf_run *r) {
     if (!r->plan || !r->optimizer.update) return NULL;
-    char *a = wf_plan_profile_text(r->plan), *b = wf_plan_profile_text(r->optimizer.norm), *c = wf_plan_profile_text(r->optimizer.update);
+    char *a = wf_plan_profile_text(r->plan), *b = wf_plan_profile_text(r->optimizer.norm),
+         *c = wf_plan_profile_text(r->optimizer.update);
     char *all = a && b && c ? wf_format("forward and backward\n%s\ngradient norm\n%s\nupdate\n%s", a, b, c) : NULL;
     wf_free(a);
     wf_free(b);

@@ -26,25 +26,26 @@ double wf_schedule(const wf_train_opt *o, int64_t step); /* factor on the learni
 extern const char *const wf_schedule_names[];
 
 /* ---- objective.c ---- */
-typedef struct wf_objective {      /* nodes of one model applied to one batch */
-    wf_node *loss_sum;             /* sum over scored entries (with label smoothing when training), [] */
-    wf_node *correct, *scored;     /* counts, [] float32; only when measuring */
+typedef struct wf_objective {  /* nodes of one model applied to one batch */
+    wf_node *loss_sum;         /* sum over scored entries (with label smoothing when training), [] */
+    wf_node *correct, *scored; /* counts, [] float32; only when measuring */
 } wf_objective;
 /* `batch`: leaves of the task's tensors in their order. */
-wf_status wf_objective_build(wf_build *b, wf_model *m, const wf_task *t, wf_node *const *batch, double smoothing, bool measure, wf_objective *o);
+wf_status wf_objective_build(wf_build *b, wf_model *m, const wf_task *t, wf_node *const *batch, double smoothing, bool measure,
+                             wf_objective *o);
 int64_t wf_objective_scored(const wf_task *t, const wf_batch *b); /* targets that are not negative */
 
 /* ---- optimizer.c ---- */
-typedef struct wf_slot {           /* one trainable parameter */
+typedef struct wf_slot { /* one trainable parameter */
     wf_param *param;
-    wf_tensor *grad;               /* the graph-1 result, borrowed memory, or an accumulator that is owned */
-    wf_tensor *m, *v, *ema;        /* float32; NULL where the optimizer needs none */
+    wf_tensor *grad;        /* the graph-1 result, borrowed memory, or an accumulator that is owned */
+    wf_tensor *m, *v, *ema; /* float32; NULL where the optimizer needs none */
     bool muon;
 } wf_slot;
 typedef struct wf_optimizer {
     int n;
     wf_slot *slot;
-    bool own_grads;                /* accumulators */
+    bool own_grads;                                            /* accumulators */
     wf_tensor *lr, *muon_lr, *clip, *bias1, *bias2, *ema_rate; /* scalars, set every step */
     wf_graph *graph;
     wf_plan *norm, *update;
@@ -64,20 +65,20 @@ struct wf_run {
     bool own_task;
     wf_train_opt opt;
     wf_model *model;
-    int64_t part;                  /* samples a part: batch / accumulate */
-    wf_batch *batch;               /* the whole optimizer step's samples */
-    wf_tensor *input[4];           /* one part of them: leaves of graph 1 */
-    wf_tensor *seed, *inverse;     /* int32[4]; 1 / scored entries of the step */
+    int64_t part;              /* samples a part: batch / accumulate */
+    wf_batch *batch;           /* the whole optimizer step's samples */
+    wf_tensor *input[4];       /* one part of them: leaves of graph 1 */
+    wf_tensor *seed, *inverse; /* int32[4]; 1 / scored entries of the step */
     wf_graph *graph;
-    wf_plan *plan;                 /* graph 1; NULL while it is given up for a validation */
+    wf_plan *plan; /* graph 1; NULL while it is given up for a validation */
     wf_plan_info train_info, norm_info, update_info;
     bool described;
     wf_optimizer optimizer;
-    wf_tensor **saved;             /* buffers before the step, by parameter; NULL for others */
-    int64_t step;                  /* steps done */
+    wf_tensor **saved; /* buffers before the step, by parameter; NULL for others */
+    int64_t step;      /* steps done */
 };
-wf_status wf_run_prepare(wf_run *r);  /* plans, if they are not there */
-void wf_run_release(wf_run *r);       /* gives plan and arena of graph 1 back */
+wf_status wf_run_prepare(wf_run *r); /* plans, if they are not there */
+void wf_run_release(wf_run *r);      /* gives plan and arena of graph 1 back */
 
 /* ---- validate.c ---- */
 /* Exchange parameters with their averages and back (pointers only); nothing without averages. */

@@ -33,8 +33,10 @@ static wf_status truncate_log(const char *path, int64_t keep) {
     }
     wf_writer *w = wf_writer_open(path);
     wf_status s = w ? wf_writer_put(w, b.p, n) : WF_EIO;
-    if (w && s == WF_OK) s = wf_writer_commit(w);
-    else if (w) wf_writer_abort(w);
+    if (w && s == WF_OK)
+        s = wf_writer_commit(w);
+    else if (w)
+        wf_writer_abort(w);
     wf_bytes_close(&b);
     return s;
 }
@@ -56,8 +58,10 @@ wf_journal *wf_journal_open(const char *folder, int64_t keep_steps) {
 
 /* JSON has no NaN: null stands for it. */
 static void put(FILE *f, const char *key, double x) {
-    if (isfinite(x)) fprintf(f, ", \"%s\": %.9g", key, x);
-    else fprintf(f, ", \"%s\": null", key);
+    if (isfinite(x))
+        fprintf(f, ", \"%s\": %.9g", key, x);
+    else
+        fprintf(f, ", \"%s\": null", key);
 }
 
 void wf_journal_step(wf_journal *j, const wf_step_report *r) {
@@ -81,8 +85,7 @@ void wf_journal_validation(wf_journal *j, int64_t step, const wf_metrics *m) {
 }
 
 wf_status wf_journal_flush(wf_journal *j) {
-    if (fflush(j->f) || ferror(j->f) || fsync(fileno(j->f)))
-        return wf_fail(WF_EIO, "%s: %s", j->path, strerror(errno));
+    if (fflush(j->f) || ferror(j->f) || fsync(fileno(j->f))) return wf_fail(WF_EIO, "%s: %s", j->path, strerror(errno));
     return WF_OK;
 }
 

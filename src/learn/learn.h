@@ -9,15 +9,15 @@
 
 /* The recipe's `train` entry; option table wf_train_options (train.c), shown by `weft explain train`. */
 typedef struct wf_train_options_t {
-    int64_t steps, batch, accumulate;   /* batch: samples an optimizer step, split into `accumulate` parts */
-    const char *optimizer;              /* adamw | muon | sgd */
+    int64_t steps, batch, accumulate; /* batch: samples an optimizer step, split into `accumulate` parts */
+    const char *optimizer;            /* adamw | muon | sgd */
     double lr, weight_decay, beta1, beta2, eps, momentum;
-    double muon_lr;                     /* lr of matrices under muon */
-    const char *schedule;               /* cosine | linear | constant | wsd (warm-up, stable, decay) */
+    double muon_lr;       /* lr of matrices under muon */
+    const char *schedule; /* cosine | linear | constant | wsd (warm-up, stable, decay) */
     int64_t warmup;
-    double final_lr, decay_part;        /* fraction of lr at the end; part of the steps that decays (wsd) */
-    double clip;                        /* global gradient norm, 0: off */
-    double ema;                         /* decay of the weight average, 0: off */
+    double final_lr, decay_part; /* fraction of lr at the end; part of the steps that decays (wsd) */
+    double clip;                 /* global gradient norm, 0: off */
+    double ema;                  /* decay of the weight average, 0: off */
     double label_smoothing;
     const char *precision;              /* float32 | bfloat16 */
     bool recompute;                     /* activation recomputation of every block */
@@ -36,9 +36,9 @@ typedef struct wf_metrics {
 } wf_metrics;
 
 typedef struct wf_step_report {
-    int64_t step;         /* steps done */
+    int64_t step; /* steps done */
     double loss, lr, grad_norm, seconds, flops;
-    int64_t tokens;       /* tokens (or samples) consumed in this step */
+    int64_t tokens; /* tokens (or samples) consumed in this step */
 } wf_step_report;
 
 typedef struct wf_run wf_run;
@@ -59,13 +59,13 @@ wf_task *wf_run_task(wf_run *r);
 const wf_train_opt *wf_run_options(const wf_run *r);
 /* Mean loss, accuracy and bits per byte of a model over a split: at most `batches` batches of `size` samples (0: the whole split;
  * negative: only plan). info (may be NULL): the plan of one batch. */
-wf_status wf_measure(wf_model *m, const wf_task *t, wf_split split, int64_t size, int64_t batches, wf_dtype compute, wf_metrics *out,
-                     wf_plan_info *info);
+wf_status wf_measure(wf_model *m, const wf_task *t, wf_split split, int64_t size, int64_t batches, wf_dtype compute,
+                     wf_metrics *out, wf_plan_info *info);
 /* Predicted from the plans, before anything runs. */
 typedef struct wf_run_cost {
     int64_t parameters;
     double flops_per_step, forward_flops_per_token;
-    size_t peak_bytes;     /* parameters + gradients + optimizer + arenas */
+    size_t peak_bytes; /* parameters + gradients + optimizer + arenas */
     size_t parameter_bytes, gradient_bytes, optimizer_bytes, arena_bytes;
 } wf_run_cost;
 wf_status wf_run_describe(wf_run *r, wf_run_cost *c);

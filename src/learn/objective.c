@@ -15,7 +15,8 @@ static void count_correct(wf_graph *g, wf_node *logits, wf_node *target, wf_obje
 wf_status wf_objective_build(wf_build *b, wf_model *m, const wf_task *t, wf_node *const *batch, double smoothing, bool measure,
                              wf_objective *o) {
     memset(o, 0, sizeof *o);
-    if (t->n_tensor < 2) return wf_fail(WF_EINVAL, "task %s has %d batch tensors, a loss needs inputs and targets", t->type->name, t->n_tensor);
+    if (t->n_tensor < 2)
+        return wf_fail(WF_EINVAL, "task %s has %d batch tensors, a loss needs inputs and targets", t->type->name, t->n_tensor);
     wf_graph *g = b->g;
     b->causal = t->objective == WF_OBJECTIVE_NEXT_TOKEN;
     wf_node *logits = wf_apply(b, m->root, batch[0]), *target = batch[1];

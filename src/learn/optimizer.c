@@ -57,8 +57,10 @@ void wf_optimizer_close(wf_optimizer *o) {
     wf_graph_free(o->graph);
     for (int i = 0; o->slot && i < o->n; i++) {
         wf_slot *s = &o->slot[i];
-        if (o->own_grads) wf_tensor_free(s->grad);
-        else wf_free(s->grad);
+        if (o->own_grads)
+            wf_tensor_free(s->grad);
+        else
+            wf_free(s->grad);
         wf_tensor_free(s->m);
         wf_tensor_free(s->v);
         wf_tensor_free(s->ema);
@@ -84,7 +86,9 @@ static void write_back(wf_update_graph *u, wf_tensor *t, wf_node *value) {
 }
 
 /* a + c (b - a): a moving average with rate c. */
-static wf_node *toward(wf_graph *g, wf_node *a, wf_node *b, double c) { return wf_add(g, a, wf_mul_c(g, wf_sub(g, b, a), c)); }
+static wf_node *toward(wf_graph *g, wf_node *a, wf_node *b, double c) {
+    return wf_add(g, a, wf_mul_c(g, wf_sub(g, b, a), c));
+}
 
 static wf_node *adam_direction(wf_update_graph *u, wf_slot *s, wf_node *grad) {
     wf_graph *g = u->g;
@@ -137,7 +141,8 @@ static void update_slot(wf_update_graph *u, wf_slot *s) {
         d = wf_add(g, wf_mul_c(g, wf_leaf(g, s->m, NULL), u->opt->momentum), grad);
         write_back(u, s->m, d);
     }
-    if (u->opt->weight_decay > 0 && !(s->param->flags & WF_PARAM_NO_DECAY)) d = wf_add(g, d, wf_mul_c(g, p, u->opt->weight_decay));
+    if (u->opt->weight_decay > 0 && !(s->param->flags & WF_PARAM_NO_DECAY))
+        d = wf_add(g, d, wf_mul_c(g, p, u->opt->weight_decay));
     p = wf_sub(g, p, wf_mul(g, d, s->muon ? u->muon_lr : u->lr));
     write_back(u, s->param->value, p);
     if (s->ema) {
@@ -162,9 +167,14 @@ wf_status wf_optimizer_plan(wf_optimizer *o, const wf_train_opt *opt) {
     if (o->update) return WF_OK;
     wf_graph *g = o->graph = wf_graph_open();
     if (!g) return WF_ENOMEM;
-    wf_update_graph u = {.g = g, .opt = opt, .lr = wf_leaf(g, o->lr, "lr"), .muon_lr = wf_leaf(g, o->muon_lr, "muon_lr"),
-                         .clip = wf_leaf(g, o->clip, "clip"), .bias1 = wf_leaf(g, o->bias1, "bias1"),
-                         .bias2 = wf_leaf(g, o->bias2, "bias2"), .ema_rate = wf_leaf(g, o->ema_rate, "ema_rate")};
+    wf_update_graph u = {.g = g,
+                         .opt = opt,
+                         .lr = wf_leaf(g, o->lr, "lr"),
+                         .muon_lr = wf_leaf(g, o->muon_lr, "muon_lr"),
+                         .clip = wf_leaf(g, o->clip, "clip"),
+                         .bias1 = wf_leaf(g, o->bias1, "bias1"),
+                         .bias2 = wf_leaf(g, o->bias2, "bias2"),
+                         .ema_rate = wf_leaf(g, o->ema_rate, "ema_rate")};
     u.effect = wf_arena_alloc(wf_graph_arena(g), (size_t)o->n * 4 * sizeof *u.effect);
     if (!u.effect) return WF_ENOMEM;
     o->norm = plan_norm(o, g);
@@ -182,7 +192,9 @@ wf_status wf_optimizer_norm(wf_optimizer *o, double *norm) {
     return WF_OK;
 }
 
-static void set(wf_tensor *t, double v) { *(float *)t->data = (float)v; }
+static void set(wf_tensor *t, double v) {
+    *(float *)t->data = (float)v;
+}
 
 wf_status wf_optimizer_step(wf_optimizer *o, const wf_train_opt *opt, int64_t step, double norm, double *lr) {
     double factor = wf_schedule(opt, step), t = (double)(step + 1);

@@ -12,7 +12,7 @@ const wf_option wf_train_options[] = {
      "parts that a step's batch is split into to save memory; must divide batch; the mean is over the whole batch"},
     {"optimizer", WF_OPT_CHOICE, AT(optimizer), "adamw", 0, 0, "adamw|muon|sgd",
      "adamw; muon for hidden matrices with adamw for the rest; sgd with momentum"},
-    {"lr", WF_OPT_REAL, AT(lr), "0.001", 0, 1e3, NULL, "peak learning rate"},
+    {"lr", WF_OPT_REAL, AT(lr), "0.001", 0, 1e38, NULL, "peak learning rate"},
     {"weight_decay", WF_OPT_REAL, AT(weight_decay), "0.1", 0, 1e3, NULL,
      "decoupled: p -= lr * weight_decay * p; not on gains, biases, positions"},
     {"beta1", WF_OPT_REAL, AT(beta1), "0.9", 0, 0.999999, NULL, "adamw: decay of the mean of gradients"},
@@ -47,8 +47,9 @@ wf_status wf_train_read(const wf_value *recipe, wf_train_opt *o) {
     const wf_value *map = wf_value_get(recipe, "train");
     WF_TRY(wf_options_read(wf_train_options, map, "train", NULL, o, sizeof *o));
     if (o->batch % o->accumulate)
-        return wf_value_fail(map ? map : recipe, WF_EINVAL, "train: 'accumulate' must divide 'batch' (%lld does not divide %lld)",
-                             (long long)o->accumulate, (long long)o->batch);
+        return wf_value_fail(map ? map : recipe, WF_EINVAL,
+                             "train: 'accumulate' must divide 'batch' (%lld does not divide %lld)", (long long)o->accumulate,
+                             (long long)o->batch);
     if (o->warmup < 0) o->warmup = o->steps / 20;
     if (o->warmup > o->steps)
         return wf_value_fail(map ? map : recipe, WF_EINVAL, "train: 'warmup' (%lld) is longer than 'steps' (%lld)",
@@ -57,4 +58,6 @@ wf_status wf_train_read(const wf_value *recipe, wf_train_opt *o) {
     return WF_OK;
 }
 
-wf_dtype wf_train_dtype(const wf_train_opt *o) { return strcmp(o->precision, "bfloat16") ? WF_F32 : WF_BF16; }
+wf_dtype wf_train_dtype(const wf_train_opt *o) {
+    return strcmp(o->precision, "bfloat16") ? WF_F32 : WF_BF16;
+}

@@ -31,8 +31,8 @@ wf_status wf_recipe_check_sections(const wf_value *recipe) {
         for (int k = 0; k < 4; k++) found |= !strcmp(recipe->key[i], known[k]);
         if (found) continue;
         const char *near = wf_nearest(recipe->key[i], known, 4);
-        return wf_value_fail(recipe->item[i], WF_EINVAL, "unknown entry '%s'%s%s%s; a recipe has name, task, model and train", recipe->key[i],
-                             near ? ", did you mean '" : "", near ? near : "", near ? "'" : "");
+        return wf_value_fail(recipe->item[i], WF_EINVAL, "unknown entry '%s'%s%s%s; a recipe has name, task, model and train",
+                             recipe->key[i], near ? ", did you mean '" : "", near ? near : "", near ? "'" : "");
     }
     return WF_OK;
 }
@@ -41,7 +41,8 @@ wf_status wf_recipe_for_task(wf_value *recipe, const wf_task *t) {
     wf_value *model = wf_value_get(recipe, "model");
     const wf_value *name = wf_value_get(model, "name");
     if (!model || model->kind != WF_V_MAP || !name || name->kind != WF_V_TEXT)
-        return wf_value_fail(recipe, WF_EINVAL, "the recipe needs a model entry with a name, such as  model: {name: lm, layers: 4, width: 128}");
+        return wf_value_fail(recipe, WF_EINVAL,
+                             "the recipe needs a model entry with a name, such as  model: {name: lm, layers: 4, width: 128}");
     const wf_part *part = wf_part_find("model", name->text);
     if (!part) return wf_value_fail(name, WF_ENOTFOUND, "%s", wf_message());
     WF_TRY(fill_in(model, part, "vocab", t->vocab, true));
@@ -61,17 +62,22 @@ static bool same_text(const wf_value *a, const wf_value *b) {
 }
 
 static void describe(const wf_value *v, char buf[80]) {
-    if (!v) snprintf(buf, 80, "nothing");
-    else if (v->kind == WF_V_TEXT) snprintf(buf, 80, "'%.60s'", v->text);
-    else snprintf(buf, 80, v->kind == WF_V_LIST ? "a list of %d" : "a map of %d", v->n);
+    if (!v)
+        snprintf(buf, 80, "nothing");
+    else if (v->kind == WF_V_TEXT)
+        snprintf(buf, 80, "'%.60s'", v->text);
+    else
+        snprintf(buf, 80, v->kind == WF_V_LIST ? "a list of %d" : "a map of %d", v->n);
 }
 
 static wf_status differ(const char *path, const wf_value *a, const wf_value *b) {
     char x[80], y[80];
     describe(a, x);
     describe(b, y);
-    return wf_fail(WF_EINVAL, "the checkpoint was made with another recipe: %s was %s and is now %s; set it back, or train into "
-                              "another folder", path, x, y);
+    return wf_fail(WF_EINVAL,
+                   "the checkpoint was made with another recipe: %s was %s and is now %s; set it back, or train into "
+                   "another folder",
+                   path, x, y);
 }
 
 static wf_status same_value(const char *path, const wf_value *a, const wf_value *b) {
@@ -81,8 +87,10 @@ static wf_status same_value(const char *path, const wf_value *a, const wf_value 
     if (a->kind == WF_V_LIST && a->n != b->n) return differ(path, a, b);
     for (int i = 0; i < a->n; i++) {
         char inner[512];
-        if (a->kind == WF_V_LIST) snprintf(inner, sizeof inner, "%s[%d]", path, i);
-        else snprintf(inner, sizeof inner, "%s.%s", path, a->key[i]);
+        if (a->kind == WF_V_LIST)
+            snprintf(inner, sizeof inner, "%s[%d]", path, i);
+        else
+            snprintf(inner, sizeof inner, "%s.%s", path, a->key[i]);
         WF_TRY(same_value(inner, a->item[i], a->kind == WF_V_LIST ? b->item[i] : wf_value_get(b, a->key[i])));
     }
     for (int i = 0; a->kind == WF_V_MAP && i < b->n; i++) {
@@ -106,8 +114,8 @@ static wf_status same_train(const wf_value *saved, const wf_value *now) {
     WF_TRY(wf_train_read(saved, &a));
     WF_TRY(wf_train_read(now, &b));
     if (b.steps < a.steps)
-        return wf_fail(WF_EINVAL, "the checkpoint's run has train.steps %lld; it can be extended, not shortened to %lld", (long long)a.steps,
-                       (long long)b.steps);
+        return wf_fail(WF_EINVAL, "the checkpoint's run has train.steps %lld; it can be extended, not shortened to %lld",
+                       (long long)a.steps, (long long)b.steps);
     const char *p = (const char *)&a, *q = (const char *)&b;
     for (const wf_option *o = wf_train_options; o->name; o++) {
         if (may_change(o->name)) continue;
@@ -126,8 +134,10 @@ static wf_status same_train(const wf_value *saved, const wf_value *now) {
             snprintf(y, sizeof y, "%s", *(const char *const *)(q + o->offset));
         }
         if (strcmp(x, y))
-            return wf_fail(WF_EINVAL, "the checkpoint was made with another recipe: train.%s was %s and is now %s; set it back, or "
-                                      "train into another folder", o->name, x, y);
+            return wf_fail(WF_EINVAL,
+                           "the checkpoint was made with another recipe: train.%s was %s and is now %s; set it back, or "
+                           "train into another folder",
+                           o->name, x, y);
     }
     return WF_OK;
 }

@@ -178,8 +178,10 @@ static wf_status name_guilty(wf_run *r, double loss, double norm) {
     if (s == WF_ENONFINITE) return wf_fail_within(s, "step %lld", step);
     if (s != WF_OK) return s;
     if (!isfinite(norm) && isfinite(loss))
-        return wf_fail(WF_ENONFINITE, "step %lld: every operator is finite but the squared gradient norm is beyond float32: the run "
-                                      "diverges; lower train.lr", step);
+        return wf_fail(WF_ENONFINITE,
+                       "step %lld: every operator is finite but the squared gradient norm is beyond float32: the run "
+                       "diverges; lower train.lr",
+                       step);
     return wf_fail(WF_ENONFINITE, "step %lld: the loss is not finite (%g)", step, loss);
 }
 
@@ -198,15 +200,28 @@ wf_status wf_run_step(wf_run *r, wf_step_report *out) {
     r->step++;
     if (!out) return WF_OK;
     int64_t per_sample = r->task->length > 0 ? r->task->length : 1;
-    *out = (wf_step_report){.step = r->step, .loss = loss, .lr = lr, .grad_norm = norm, .tokens = r->opt.batch * per_sample,
-                            .flops = r->train_info.flops * (double)r->opt.accumulate + r->norm_info.flops + r->update_info.flops,
-                            .seconds = wf_seconds() - started};
+    *out =
+        (wf_step_report){.step = r->step,
+                         .loss = loss,
+                         .lr = lr,
+                         .grad_norm = norm,
+                         .tokens = r->opt.batch * per_sample,
+                         .flops = r->train_info.flops * (double)r->opt.accumulate + r->norm_info.flops + r->update_info.flops,
+                         .seconds = wf_seconds() - started};
     return WF_OK;
 }
 
 /* ---- what others ask ---- */
 
-int64_t wf_run_steps_done(const wf_run *r) { return r->step; }
-wf_model *wf_run_model(wf_run *r) { return r->model; }
-wf_task *wf_run_task(wf_run *r) { return r->task; }
-const wf_train_opt *wf_run_options(const wf_run *r) { return &r->opt; }
+int64_t wf_run_steps_done(const wf_run *r) {
+    return r->step;
+}
+wf_model *wf_run_model(wf_run *r) {
+    return r->model;
+}
+wf_task *wf_run_task(wf_run *r) {
+    return r->task;
+}
+const wf_train_opt *wf_run_options(const wf_run *r) {
+    return &r->opt;
+}

@@ -32,12 +32,14 @@ static wf_status validate(wf_loop *l) {
 
 static wf_status interrupted(wf_loop *l) {
     WF_TRY(save(l));
-    return wf_fail(WF_EINTERRUPTED, "stopped at step %lld; the checkpoint is in %s, --resume goes on from it", (long long)l->r->step, l->folder);
+    return wf_fail(WF_EINTERRUPTED, "stopped at step %lld; the checkpoint is in %s, --resume goes on from it",
+                   (long long)l->r->step, l->folder);
 }
 
 static wf_status not_finite(wf_loop *l) {
     if (l->saved_step >= 0)
-        return wf_fail_within(WF_ENONFINITE, "%s keeps the last good checkpoint (step %lld)", l->folder, (long long)l->saved_step);
+        return wf_fail_within(WF_ENONFINITE, "%s keeps the last good checkpoint (step %lld)", l->folder,
+                              (long long)l->saved_step);
     return wf_fail_within(WF_ENONFINITE, "no checkpoint had been made yet");
 }
 

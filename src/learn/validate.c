@@ -49,8 +49,8 @@ static wf_status run_batches(wf_plan *p, const wf_task *t, wf_split split, wf_ba
 }
 
 /* batches < 0: only plan, to learn the cost. */
-wf_status wf_measure(wf_model *m, const wf_task *t, wf_split split, int64_t size, int64_t batches, wf_dtype compute, wf_metrics *out,
-                     wf_plan_info *info) {
+wf_status wf_measure(wf_model *m, const wf_task *t, wf_split split, int64_t size, int64_t batches, wf_dtype compute,
+                     wf_metrics *out, wf_plan_info *info) {
     memset(out, 0, sizeof *out);
     if (t->count[split] <= 0) return wf_fail(WF_EINVAL, "task %s has no samples in this split", t->type->name);
     int64_t all = (t->count[split] + size - 1) / size;

@@ -53,7 +53,8 @@ static wf_shape image(int rank, int64_t batch, int64_t channels, const int64_t s
 
 static wf_status disagree(const wf_node *n, const char *why) {
     char a[96], b[96];
-    return wf_fail(WF_EINVAL, "%s: %s and %s: %s", n->op->name, wf_shape_text(&n->in[0]->shape, a), wf_shape_text(&n->in[1]->shape, b), why);
+    return wf_fail(WF_EINVAL, "%s: %s and %s: %s", n->op->name, wf_shape_text(&n->in[0]->shape, a),
+                   wf_shape_text(&n->in[1]->shape, b), why);
 }
 
 static wf_status infer_type(wf_node *n) {
@@ -77,7 +78,8 @@ static wf_status infer_conv(wf_node *n) {
     for (int i = 0; i < 2; i++) result[i] = result_size(size[i], kernel[i], a, i);
     if (kernel[0] < 1 || kernel[1] < 1 || result[0] < 1 || result[1] < 1)
         return disagree(n, "the kernel, with its dilation, is larger than the padded input");
-    if (n->n_in == 3 && (n->in[2]->shape.rank != 1 || n->in[2]->shape.dim[0] != w->dim[0])) return disagree(n, "the bias must be [O]");
+    if (n->n_in == 3 && (n->in[2]->shape.rank != 1 || n->in[2]->shape.dim[0] != w->dim[0]))
+        return disagree(n, "the bias must be [O]");
     n->shape = image(x->rank, x->dim[0], w->dim[0], result);
     return WF_OK;
 }
@@ -132,7 +134,9 @@ static void plane64(wf_dnn_conv_kind kind, const conv_shape *s, double *x, doubl
 static void run64(wf_dnn_conv_kind kind, const conv_shape *s, double *x, double *w, double *y) {
     int64_t xs = s->size[0] * s->size[1], ws = s->kernel[0] * s->kernel[1], ys = s->result[0] * s->result[1];
     int64_t c_group = s->in / s->groups, o_group = s->out / s->groups;
-    int64_t outer = kind == WF_DNN_CONV_FORWARD ? s->batch * s->out : kind == WF_DNN_CONV_DATA ? s->batch * s->in : s->out * c_group;
+    int64_t outer = kind == WF_DNN_CONV_FORWARD ? s->batch * s->out
+                    : kind == WF_DNN_CONV_DATA  ? s->batch * s->in
+                                                : s->out * c_group;
     int64_t inner = kind == WF_DNN_CONV_FORWARD ? c_group : kind == WF_DNN_CONV_DATA ? o_group : s->batch;
 #pragma omp parallel for schedule(static) num_threads(wf_threads())
     for (int64_t i = 0; i < outer; i++)
@@ -172,10 +176,12 @@ typedef struct conv_state {
     int threads;
     int64_t chunk, chunks; /* images in a chunk; the last may have fewer */
     wf_dnn *full, *last;
-    size_t work, part;     /* one thread's work memory; one chunk's weight gradient (0 when there is one chunk) */
+    size_t work, part; /* one thread's work memory; one chunk's weight gradient (0 when there is one chunk) */
 } conv_state;
 
-static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
+static size_t round64(size_t n) {
+    return (n + 63) & ~(size_t)63;
+}
 
 static void drop(void *state) {
     conv_state *s = state;
@@ -223,7 +229,8 @@ static wf_status run_chunk(const conv_state *s, const wf_call *c, int64_t i, voi
     float *p = c->in[0], *q = c->in[1], *out = c->out[0];
     void *args[4] = {p + x, q, out + y, c->node->n_in == 3 ? c->in[2] : NULL};
     if (s->kind == WF_DNN_CONV_DATA) args[0] = p + y, args[2] = out + x;
-    if (s->kind == WF_DNN_CONV_WEIGHTS) args[1] = q + y, args[2] = s->part ? (void *)(parts + (size_t)i * s->part) : (void *)out;
+    if (s->kind == WF_DNN_CONV_WEIGHTS)
+        args[1] = q + y, args[2] = s->part ? (void *)(parts + (size_t)i * s->part) : (void *)out;
     return wf_dnn_run(i == s->chunks - 1 ? s->last : s->full, args, work);
 }
 
@@ -269,7 +276,8 @@ static void cost_of(const wf_node *n, wf_cost *c, wf_dnn_conv_kind kind) {
     double y = (double)(s.batch * s.out * s.result[0] * s.result[1]);
     c->flops = 2 * y * (double)(s.in / s.groups * s.kernel[0] * s.kernel[1]) + (n->n_in == 3 ? y : 0);
     c->bytes_read = 0;
-    for (int i = 0; i < n->n_in; i++) c->bytes_read += (double)wf_shape_count(&n->in[i]->shape) * (double)wf_dtype_size(n->dtype);
+    for (int i = 0; i < n->n_in; i++)
+        c->bytes_read += (double)wf_shape_count(&n->in[i]->shape) * (double)wf_dtype_size(n->dtype);
     c->bytes_written = (double)wf_shape_count(&n->shape) * (double)wf_dtype_size(n->dtype);
 }
 
@@ -307,8 +315,12 @@ static wf_status weights_vjp(wf_graph *g, wf_node *n, wf_node *const *gout, wf_n
 }
 
 #define CONV_FUNCTIONS(prefix, kind)                                                                                           \
-    static size_t prefix##_scratch(const wf_node *n) { return scratch_of(n, kind); }                                           \
-    static void prefix##_cost(const wf_node *n, wf_cost *c) { cost_of(n, c, kind); }                                           \
+    static size_t prefix##_scratch(const wf_node *n) {                                                                         \
+        return scratch_of(n, kind);                                                                                            \
+    }                                                                                                                          \
+    static void prefix##_cost(const wf_node *n, wf_cost *c) {                                                                  \
+        cost_of(n, c, kind);                                                                                                   \
+    }                                                                                                                          \
     static wf_status prefix##_prepare(wf_node *n, void **state) {                                                              \
         *state = make(n, kind);                                                                                                \
         return *state ? WF_OK : wf_fail_within(WF_EUNSUPPORTED, "%s", n->op->name);                                            \
@@ -317,12 +329,30 @@ CONV_FUNCTIONS(conv, WF_DNN_CONV_FORWARD)
 CONV_FUNCTIONS(data, WF_DNN_CONV_DATA)
 CONV_FUNCTIONS(weights, WF_DNN_CONV_WEIGHTS)
 
-static const wf_op conv_op = {.name = "conv", .infer = infer_conv, .forward = run, .vjp = conv_vjp, .cost = conv_cost,
-                              .scratch = conv_scratch, .prepare = conv_prepare, .release = drop};
-static const wf_op conv_data_op = {.name = "conv_data", .infer = infer_data, .forward = run, .vjp = data_vjp, .cost = data_cost,
-                                   .scratch = data_scratch, .prepare = data_prepare, .release = drop};
-static const wf_op conv_weights_op = {.name = "conv_weights", .infer = infer_weights, .forward = run, .vjp = weights_vjp, .cost = weights_cost,
-                                      .scratch = weights_scratch, .prepare = weights_prepare, .release = drop};
+static const wf_op conv_op = {.name = "conv",
+                              .infer = infer_conv,
+                              .forward = run,
+                              .vjp = conv_vjp,
+                              .cost = conv_cost,
+                              .scratch = conv_scratch,
+                              .prepare = conv_prepare,
+                              .release = drop};
+static const wf_op conv_data_op = {.name = "conv_data",
+                                   .infer = infer_data,
+                                   .forward = run,
+                                   .vjp = data_vjp,
+                                   .cost = data_cost,
+                                   .scratch = data_scratch,
+                                   .prepare = data_prepare,
+                                   .release = drop};
+static const wf_op conv_weights_op = {.name = "conv_weights",
+                                      .infer = infer_weights,
+                                      .forward = run,
+                                      .vjp = weights_vjp,
+                                      .cost = weights_cost,
+                                      .scratch = weights_scratch,
+                                      .prepare = weights_prepare,
+                                      .release = drop};
 
 /* ---- builders ---- */
 
@@ -341,7 +371,8 @@ static bool spec_to_attr(wf_graph *g, const wf_conv_spec *s, int axes, int64_t *
     for (int i = 0; i < 9; i++) {
         bool pad = i >= A_BEFORE && i < A_DILATION;
         if (a[i] < (pad ? 0 : 1) || a[i] > 1 << 20) {
-            wf_graph_fail(g, WF_EINVAL, "conv%dd: stride, dilation and groups must be positive, padding not negative, none above 2^20", axes);
+            wf_graph_fail(g, WF_EINVAL,
+                          "conv%dd: stride, dilation and groups must be positive, padding not negative, none above 2^20", axes);
             return false;
         }
     }
@@ -354,15 +385,20 @@ static wf_node *build(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias, const 
     if (!spec_to_attr(g, spec, axes, attr.i)) return NULL;
     char s[96];
     if (x->shape.rank != axes + 2)
-        return wf_graph_fail(g, WF_EINVAL, "conv%dd: input is %s, must have %d axes", axes, wf_shape_text(&x->shape, s), axes + 2);
+        return wf_graph_fail(g, WF_EINVAL, "conv%dd: input is %s, must have %d axes", axes, wf_shape_text(&x->shape, s),
+                             axes + 2);
     if (!wf_is_float(x->dtype) || !wf_is_float(w->dtype) || (bias && !wf_is_float(bias->dtype)))
-        return wf_graph_fail(g, WF_EINVAL, "conv%dd: input is %s and weight %s; both must be floating", axes, wf_dtype_name(x->dtype),
-                             wf_dtype_name(w->dtype));
+        return wf_graph_fail(g, WF_EINVAL, "conv%dd: input is %s and weight %s; both must be floating", axes,
+                             wf_dtype_name(x->dtype), wf_dtype_name(w->dtype));
     wf_dtype result = x->dtype, t = x->dtype == WF_F64 ? WF_F64 : WF_F32; /* bfloat16 is computed in float32 */
     wf_node *in[3] = {wf_cast(g, x, t), wf_cast(g, w, t), bias ? wf_cast(g, bias, t) : NULL};
     wf_node *y = wf_node_new(g, &conv_op, in, bias ? 3 : 2, &attr);
     return result == t ? y : wf_cast(g, y, result);
 }
 
-wf_node *wf_conv1d(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias, const wf_conv_spec *s) { return build(g, x, w, bias, s, 1); }
-wf_node *wf_conv2d(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias, const wf_conv_spec *s) { return build(g, x, w, bias, s, 2); }
+wf_node *wf_conv1d(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias, const wf_conv_spec *s) {
+    return build(g, x, w, bias, s, 1);
+}
+wf_node *wf_conv2d(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias, const wf_conv_spec *s) {
+    return build(g, x, w, bias, s, 2);
+}

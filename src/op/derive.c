@@ -10,11 +10,17 @@ wf_node *wf_fit(wf_graph *g, wf_node *x, const wf_node *in) {
     return wf_cast(g, x, in->dtype);
 }
 
-wf_node *wf_constant(wf_graph *g, wf_dtype t, double v) { return wf_fill(g, t, (wf_shape){0}, v); }
+wf_node *wf_constant(wf_graph *g, wf_dtype t, double v) {
+    return wf_fill(g, t, (wf_shape){0}, v);
+}
 
 /* 1 - x and 1 + x */
-static wf_node *one_minus(wf_graph *g, wf_node *x) { return wf_sub(g, wf_constant(g, x->dtype, 1), x); }
-static wf_node *one_plus(wf_graph *g, wf_node *x) { return wf_add_c(g, x, 1); }
+static wf_node *one_minus(wf_graph *g, wf_node *x) {
+    return wf_sub(g, wf_constant(g, x->dtype, 1), x);
+}
+static wf_node *one_plus(wf_graph *g, wf_node *x) {
+    return wf_add_c(g, x, 1);
+}
 
 /* gy * dy/dx */
 static wf_node *unary(wf_graph *g, wf_row_code code, wf_node *x, wf_node *y, wf_node *gy) {
@@ -32,7 +38,8 @@ static wf_node *unary(wf_graph *g, wf_row_code code, wf_node *x, wf_node *y, wf_
     case WF_ROW_TANH: return wf_mul(g, gy, one_minus(g, wf_square(g, y)));
     case WF_ROW_SIGMOID: return wf_mul(g, gy, wf_mul(g, y, one_minus(g, y)));
     case WF_ROW_SOFTPLUS: return wf_mul(g, gy, wf_sigmoid(g, x));
-    case WF_ROW_ERF: return wf_mul(g, wf_mul_c(g, gy, 1.1283791670955126), wf_exp(g, wf_neg(g, wf_square(g, x)))); /* 2/sqrt(pi) */
+    case WF_ROW_ERF:
+        return wf_mul(g, wf_mul_c(g, gy, 1.1283791670955126), wf_exp(g, wf_neg(g, wf_square(g, x)))); /* 2/sqrt(pi) */
     case WF_ROW_SIN: return wf_mul(g, gy, wf_cos(g, x));
     case WF_ROW_COS: return wf_neg(g, wf_mul(g, gy, wf_sin(g, x)));
     default: return NULL;

@@ -27,7 +27,9 @@ typedef const_dnnl_memory_desc_t md_ref;
 #define REF(md) (md)
 #define md_strided dnnl_memory_desc_create_with_strides
 #define md_tagged dnnl_memory_desc_create_with_tag
-static dnnl_status_t md_copy(dnnl_memory_desc_t *to, md_ref from) { return dnnl_memory_desc_clone(to, from); }
+static dnnl_status_t md_copy(dnnl_memory_desc_t *to, md_ref from) {
+    return dnnl_memory_desc_clone(to, from);
+}
 static void md_drop(dnnl_memory_desc_t *md) {
     if (*md) dnnl_memory_desc_destroy(*md);
     *md = NULL;
@@ -39,13 +41,13 @@ static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *pd, md_ref a, md_ref b, 
 static dnnl_status_t conv_desc(dnnl_primitive_desc_t *pd, wf_dnn_conv_kind kind, md_ref x, md_ref w, md_ref bias, md_ref y,
                                const conv_window *s, dnnl_primitive_desc_t hint, const_dnnl_primitive_attr_t attr) {
     if (kind == WF_DNN_CONV_DATA)
-        return dnnl_convolution_backward_data_primitive_desc_create(pd, engine, dnnl_convolution_direct, x, w, y, s->stride, s->dilation,
-                                                                    s->before, s->after, hint, attr);
+        return dnnl_convolution_backward_data_primitive_desc_create(pd, engine, dnnl_convolution_direct, x, w, y, s->stride,
+                                                                    s->dilation, s->before, s->after, hint, attr);
     if (kind == WF_DNN_CONV_WEIGHTS)
-        return dnnl_convolution_backward_weights_primitive_desc_create(pd, engine, dnnl_convolution_direct, x, w, NULL, y, s->stride,
-                                                                       s->dilation, s->before, s->after, hint, attr);
-    return dnnl_convolution_forward_primitive_desc_create(pd, engine, dnnl_forward_training, dnnl_convolution_direct, x, w, bias, y,
-                                                          s->stride, s->dilation, s->before, s->after, attr);
+        return dnnl_convolution_backward_weights_primitive_desc_create(pd, engine, dnnl_convolution_direct, x, w, NULL, y,
+                                                                       s->stride, s->dilation, s->before, s->after, hint, attr);
+    return dnnl_convolution_forward_primitive_desc_create(pd, engine, dnnl_forward_training, dnnl_convolution_direct, x, w,
+                                                          bias, y, s->stride, s->dilation, s->before, s->after, attr);
 }
 #else
 typedef const dnnl_memory_desc_t *md_ref;
@@ -56,7 +58,9 @@ static dnnl_status_t md_copy(dnnl_memory_desc_t *to, md_ref from) {
     *to = *from;
     return dnnl_success;
 }
-static void md_drop(dnnl_memory_desc_t *md) { (void)md; }
+static void md_drop(dnnl_memory_desc_t *md) {
+    (void)md;
+}
 static dnnl_status_t matmul_desc(dnnl_primitive_desc_t *pd, md_ref a, md_ref b, md_ref bias, md_ref c,
                                  const_dnnl_primitive_attr_t attr) {
     dnnl_matmul_desc_t d;
@@ -68,25 +72,26 @@ static dnnl_status_t conv_desc(dnnl_primitive_desc_t *pd, wf_dnn_conv_kind kind,
     dnnl_convolution_desc_t d;
     dnnl_status_t status;
     if (kind == WF_DNN_CONV_DATA)
-        status = dnnl_dilated_convolution_backward_data_desc_init(&d, dnnl_convolution_direct, x, w, y, s->stride, s->dilation, s->before, s->after);
+        status = dnnl_dilated_convolution_backward_data_desc_init(&d, dnnl_convolution_direct, x, w, y, s->stride, s->dilation,
+                                                                  s->before, s->after);
     else if (kind == WF_DNN_CONV_WEIGHTS)
         status = dnnl_dilated_convolution_backward_weights_desc_init(&d, dnnl_convolution_direct, x, w, NULL, y, s->stride,
                                                                      s->dilation, s->before, s->after);
     else
-        status = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_training, dnnl_convolution_direct, x, w, bias, y, s->stride,
-                                                            s->dilation, s->before, s->after);
+        status = dnnl_dilated_convolution_forward_desc_init(&d, dnnl_forward_training, dnnl_convolution_direct, x, w, bias, y,
+                                                            s->stride, s->dilation, s->before, s->after);
     return status == dnnl_success ? dnnl_primitive_desc_create(pd, &d, attr, engine, hint) : status;
 }
 #endif
 
 struct wf_dnn {
     dnnl_primitive_t primitive;
-    int n;                               /* arguments without the work memory */
-    int arg[WF_DNN_ARGS];                /* DNNL_ARG_... */
+    int n;                /* arguments without the work memory */
+    int arg[WF_DNN_ARGS]; /* DNNL_ARG_... */
     dnnl_memory_desc_t md[WF_DNN_ARGS];
     dnnl_memory_desc_t work_md;
     size_t work;
-    size_t plain_b;                      /* bytes of a product's b as a plain matrix */
+    size_t plain_b; /* bytes of a product's b as a plain matrix */
 };
 
 bool wf_dnn_int8_exact(void) {
@@ -97,7 +102,9 @@ bool wf_dnn_int8_exact(void) {
 #endif
 }
 
-bool wf_dnn_bf16_native(void) { return wf_isa() >= WF_ISA_AVX512BF16; }
+bool wf_dnn_bf16_native(void) {
+    return wf_isa() >= WF_ISA_AVX512BF16;
+}
 
 static dnnl_data_type_t data_type(wf_dtype t) {
     switch (t) {
@@ -185,7 +192,8 @@ static bool is_reference(dnnl_primitive_desc_t pd) {
     return name && strstr(name, "ref");
 }
 
-wf_dnn *wf_dnn_matmul(const wf_dnn_matrix *a, const wf_dnn_matrix *b, const wf_dnn_matrix *c, const wf_dtype *bias, bool packed_b) {
+wf_dnn *wf_dnn_matmul(const wf_dnn_matrix *a, const wf_dnn_matrix *b, const wf_dnn_matrix *c, const wf_dtype *bias,
+                      bool packed_b) {
     wf_dnn_matrix bias_row = {bias ? *bias : WF_F32, 1, c->cols, c->cols, 1};
     const wf_dnn_matrix *of[4] = {a, b, c, &bias_row};
     const int n = bias ? 4 : 3;
@@ -224,7 +232,9 @@ size_t wf_dnn_packed_bytes(const wf_dnn *p) {
     return bytes == p->plain_b ? bytes : 0;
 }
 
-bool wf_dnn_same_b(const wf_dnn *p, const wf_dnn *q) { return dnnl_memory_desc_equal(REF(p->md[1]), REF(q->md[1])); }
+bool wf_dnn_same_b(const wf_dnn *p, const wf_dnn *q) {
+    return dnnl_memory_desc_equal(REF(p->md[1]), REF(q->md[1]));
+}
 
 wf_dnn *wf_dnn_pack_b(const wf_dnn_matrix *b, const wf_dnn *product) {
     dnnl_memory_desc_t from;
@@ -274,8 +284,12 @@ wf_dnn *wf_dnn_conv(wf_dnn_conv_kind kind, const wf_dnn_conv_shape *shape, bool 
          {DNNL_ARG_WEIGHTS, dnnl_query_weights_md, 0},
          {DNNL_ARG_DST, dnnl_query_dst_md, 0},
          {DNNL_ARG_BIAS, dnnl_query_weights_md, 1}},
-        {{DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, 0}, {DNNL_ARG_WEIGHTS, dnnl_query_weights_md, 0}, {DNNL_ARG_DIFF_SRC, dnnl_query_diff_src_md, 0}},
-        {{DNNL_ARG_SRC, dnnl_query_src_md, 0}, {DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, 0}, {DNNL_ARG_DIFF_WEIGHTS, dnnl_query_diff_weights_md, 0}},
+        {{DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, 0},
+         {DNNL_ARG_WEIGHTS, dnnl_query_weights_md, 0},
+         {DNNL_ARG_DIFF_SRC, dnnl_query_diff_src_md, 0}},
+        {{DNNL_ARG_SRC, dnnl_query_src_md, 0},
+         {DNNL_ARG_DIFF_DST, dnnl_query_diff_dst_md, 0},
+         {DNNL_ARG_DIFF_WEIGHTS, dnnl_query_diff_weights_md, 0}},
     };
     dnnl_primitive_attr_t attr = own_work();
     if (!attr) return refuse("convolution", dnnl_out_of_memory);
@@ -307,7 +321,9 @@ wf_dnn *wf_dnn_conv(wf_dnn_conv_kind kind, const wf_dnn_conv_shape *shape, bool 
 
 /* ---- running ---- */
 
-size_t wf_dnn_work(const wf_dnn *p) { return p->work; }
+size_t wf_dnn_work(const wf_dnn *p) {
+    return p->work;
+}
 
 wf_status wf_dnn_run(const wf_dnn *p, void *const *ptr, void *work) {
     dnnl_exec_arg_t args[WF_DNN_ARGS + 1];
@@ -329,5 +345,7 @@ wf_status wf_dnn_run(const wf_dnn *p, void *const *ptr, void *work) {
     for (int i = 0; i < n; i++) dnnl_memory_destroy(args[i].memory);
     if (stream) dnnl_stream_destroy(stream);
     omp_set_num_threads(threads);
-    return s == dnnl_success ? WF_OK : wf_fail(s == dnnl_out_of_memory ? WF_ENOMEM : WF_EUNSUPPORTED, "oneDNN failed (status %d)", (int)s);
+    return s == dnnl_success
+               ? WF_OK
+               : wf_fail(s == dnnl_out_of_memory ? WF_ENOMEM : WF_EUNSUPPORTED, "oneDNN failed (status %d)", (int)s);
 }

@@ -20,7 +20,8 @@ typedef struct wf_dnn_matrix {
 
 /* c = a b (+ bias [cols of c], may be NULL). With packed_b, b comes in the primitive's own layout (see wf_dnn_pack_b).
  * NULL + message when oneDNN has no fast implementation of it on this machine. Arguments: a, b, c, bias. */
-wf_dnn *wf_dnn_matmul(const wf_dnn_matrix *a, const wf_dnn_matrix *b, const wf_dnn_matrix *c, const wf_dtype *bias, bool packed_b);
+wf_dnn *wf_dnn_matmul(const wf_dnn_matrix *a, const wf_dnn_matrix *b, const wf_dnn_matrix *c, const wf_dtype *bias,
+                      bool packed_b);
 /* Bytes of b in the layout that product p wants; 0 when that layout has padding (then a plain b is better). */
 size_t wf_dnn_packed_bytes(const wf_dnn *p);
 bool wf_dnn_same_b(const wf_dnn *p, const wf_dnn *q); /* whether two products want b in the same layout */

@@ -8,7 +8,16 @@
 #include <stdatomic.h>
 #include <string.h>
 
-enum { ROWS_MAX = 256, ROWS_MIN = 64, COLS_MAX = 512, COLS_MIN = 128, ROW_UNIT = 16, COL_UNIT = 64, TASKS = 32, PACK_ROWS = 256 };
+enum {
+    ROWS_MAX = 256,
+    ROWS_MIN = 64,
+    COLS_MAX = 512,
+    COLS_MIN = 128,
+    ROW_UNIT = 16,
+    COL_UNIT = 64,
+    TASKS = 32,
+    PACK_ROWS = 256
+};
 
 struct wf_dnn_product {
     wf_product p;
@@ -19,7 +28,9 @@ struct wf_dnn_product {
     size_t work, packed;        /* one thread's work memory; one packed block of columns */
 };
 
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+static int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
 
 static void cut(wf_dnn_product *d) {
     const wf_product *p = &d->p;
@@ -112,12 +123,16 @@ void wf_dnn_product_free(wf_dnn_product *d) {
     wf_free(d);
 }
 
-size_t wf_dnn_product_scratch(const wf_dnn_product *d) { return (size_t)d->cols * d->packed + (size_t)d->threads * d->work; }
+size_t wf_dnn_product_scratch(const wf_dnn_product *d) {
+    return (size_t)d->cols * d->packed + (size_t)d->threads * d->work;
+}
 
-static const char *element(const void *p, wf_dtype t, int64_t i) { return (const char *)p + i * (int64_t)wf_dtype_size(t); }
+static const char *element(const void *p, wf_dtype t, int64_t i) {
+    return (const char *)p + i * (int64_t)wf_dtype_size(t);
+}
 
-static wf_status run_block(const wf_dnn_product *d, int64_t task, const void *a, const void *b, const void *bias, void *c, char *packed,
-                           void *work) {
+static wf_status run_block(const wf_dnn_product *d, int64_t task, const void *a, const void *b, const void *bias, void *c,
+                           char *packed, void *work) {
     const wf_product *p = &d->p;
     int64_t row = task % d->rows, col = task / d->rows % d->cols, item = task / d->rows / d->cols, ao, bo;
     wf_product_item(p, item, &ao, &bo);
@@ -131,7 +146,8 @@ static wf_status run_block(const wf_dnn_product *d, int64_t task, const void *a,
 }
 
 /* Threads take tasks one by one; the first failure is kept with its message's status. */
-wf_status wf_dnn_product_run(const wf_dnn_product *d, int threads, const void *a, const void *b, const void *bias, void *c, void *scratch) {
+wf_status wf_dnn_product_run(const wf_dnn_product *d, int threads, const void *a, const void *b, const void *bias, void *c,
+                             void *scratch) {
     char *packed = scratch, *works = packed + (size_t)d->cols * d->packed;
     int64_t tasks = d->rows * d->cols * d->p.batch;
     atomic_int failed = WF_OK;
@@ -154,5 +170,6 @@ wf_status wf_dnn_product_run(const wf_dnn_product *d, int threads, const void *a
         }
     }
     wf_status s = (wf_status)atomic_load(&failed);
-    return s == WF_OK ? s : wf_fail(s, "matmul: oneDNN failed on a block of [%lld, %lld]", (long long)d->p.m, (long long)d->p.n);
+    return s == WF_OK ? s
+                      : wf_fail(s, "matmul: oneDNN failed on a block of [%lld, %lld]", (long long)d->p.m, (long long)d->p.n);
 }

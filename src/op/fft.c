@@ -26,7 +26,9 @@ typedef struct fft_state {
     fftw_plan wide_plan;
 } fft_state;
 
-static size_t round64(size_t n) { return (n + 63) & ~(size_t)63; }
+static size_t round64(size_t n) {
+    return (n + 63) & ~(size_t)63;
+}
 
 static void size_up(const wf_node *n, bool inverse, fft_state *s) {
     memset(s, 0, sizeof *s);
@@ -83,15 +85,20 @@ static wf_status prepare_as(const wf_node *n, bool inverse, void **state) {
     *state = s;
     return WF_OK;
 }
-static wf_status prepare_rfft(wf_node *n, void **state) { return prepare_as(n, false, state); }
-static wf_status prepare_irfft(wf_node *n, void **state) { return prepare_as(n, true, state); }
+static wf_status prepare_rfft(wf_node *n, void **state) {
+    return prepare_as(n, false, state);
+}
+static wf_status prepare_irfft(wf_node *n, void **state) {
+    return prepare_as(n, true, state);
+}
 
 /* ---- kernels: each row goes through the thread's two buffers, which are aligned alike for every row ---- */
 
 #define SCALE(k) ((k) == 0 || 2 * (k) == s->n ? edge : inner)
 
 #define FFT_ROWS(T, C, forward, backward)                                                                                      \
-    static void forward##_row(const fft_state *s, const T *x, int64_t length, T *y, int64_t m, T edge, T inner, T *real, T *spec) { \
+    static void forward##_row(const fft_state *s, const T *x, int64_t length, T *y, int64_t m, T edge, T inner, T *real,       \
+                              T *spec) {                                                                                       \
         int64_t used = length < s->n ? length : s->n;                                                                          \
         memcpy(real, x, (size_t)used * sizeof(T));                                                                             \
         memset(real + used, 0, (size_t)(s->n - used) * sizeof(T));                                                             \
@@ -99,7 +106,8 @@ static wf_status prepare_irfft(wf_node *n, void **state) { return prepare_as(n, 
         for (int64_t k = 0; k < m; k++)                                                                                        \
             for (int i = 0; i < 2; i++) y[2 * k + i] = k < s->bins ? SCALE(k) * spec[2 * k + i] : 0;                           \
     }                                                                                                                          \
-    static void backward##_row(const fft_state *s, const T *y, int64_t m, T *x, int64_t length, T edge, T inner, T *real, T *spec) { \
+    static void backward##_row(const fft_state *s, const T *y, int64_t m, T *x, int64_t length, T edge, T inner, T *real,      \
+                               T *spec) {                                                                                      \
         for (int64_t k = 0; k < s->bins; k++) { /* FFTW adds each inner bin twice, itself and its mirror image */              \
             bool at_edge = k == 0 || 2 * k == s->n;                                                                            \
             T f = k >= m ? 0 : at_edge ? edge : inner / 2;                                                                     \
@@ -112,10 +120,18 @@ static wf_status prepare_irfft(wf_node *n, void **state) { return prepare_as(n, 
         memset(x + used, 0, (size_t)(length - used) * sizeof(T));                                                              \
     }
 
-static void forward32(const fft_state *s, float *real, fftwf_complex *spec) { fftwf_execute_dft_r2c(s->narrow_plan, real, spec); }
-static void backward32(const fft_state *s, fftwf_complex *spec, float *real) { fftwf_execute_dft_c2r(s->narrow_plan, spec, real); }
-static void forward64(const fft_state *s, double *real, fftw_complex *spec) { fftw_execute_dft_r2c(s->wide_plan, real, spec); }
-static void backward64(const fft_state *s, fftw_complex *spec, double *real) { fftw_execute_dft_c2r(s->wide_plan, spec, real); }
+static void forward32(const fft_state *s, float *real, fftwf_complex *spec) {
+    fftwf_execute_dft_r2c(s->narrow_plan, real, spec);
+}
+static void backward32(const fft_state *s, fftwf_complex *spec, float *real) {
+    fftwf_execute_dft_c2r(s->narrow_plan, spec, real);
+}
+static void forward64(const fft_state *s, double *real, fftw_complex *spec) {
+    fftw_execute_dft_r2c(s->wide_plan, real, spec);
+}
+static void backward64(const fft_state *s, fftw_complex *spec, double *real) {
+    fftw_execute_dft_c2r(s->wide_plan, spec, real);
+}
 
 FFT_ROWS(float, fftwf_complex, forward32, backward32)
 FFT_ROWS(double, fftw_complex, forward64, backward64)
@@ -142,7 +158,8 @@ static void one_row(const wf_call *c, const fft_state *s, int64_t r, int64_t len
 
 static wf_status forward(const wf_call *c) {
     const fft_state *s = c->state;
-    const wf_shape *x = s->inverse ? &c->node->shape : &c->node->in[0]->shape, *y = s->inverse ? &c->node->in[0]->shape : &c->node->shape;
+    const wf_shape *x = s->inverse ? &c->node->shape : &c->node->in[0]->shape,
+                   *y = s->inverse ? &c->node->in[0]->shape : &c->node->shape;
     int64_t length = x->dim[x->rank - 1], m = y->dim[y->rank - 2], rows = 1;
     for (int i = 0; i < x->rank - 1; i++) rows *= x->dim[i];
     int threads = wf_threads() < s->threads ? wf_threads() : s->threads;
@@ -200,10 +217,22 @@ static wf_status irfft_vjp(wf_graph *g, wf_node *n, wf_node *const *gout, wf_nod
     return wf_graph_status(g);
 }
 
-static const wf_op rfft_op = {.name = "rfft", .infer = infer_rfft, .forward = forward, .vjp = rfft_vjp, .cost = cost,
-                              .scratch = scratch, .prepare = prepare_rfft, .release = release};
-static const wf_op irfft_op = {.name = "irfft", .infer = infer_irfft, .forward = forward, .vjp = irfft_vjp, .cost = cost,
-                               .scratch = scratch, .prepare = prepare_irfft, .release = release};
+static const wf_op rfft_op = {.name = "rfft",
+                              .infer = infer_rfft,
+                              .forward = forward,
+                              .vjp = rfft_vjp,
+                              .cost = cost,
+                              .scratch = scratch,
+                              .prepare = prepare_rfft,
+                              .release = release};
+static const wf_op irfft_op = {.name = "irfft",
+                               .infer = infer_irfft,
+                               .forward = forward,
+                               .vjp = irfft_vjp,
+                               .cost = cost,
+                               .scratch = scratch,
+                               .prepare = prepare_irfft,
+                               .release = release};
 
 /* ---- builders ---- */
 
@@ -218,7 +247,8 @@ wf_node *wf_rfft(wf_graph *g, wf_node *x, int64_t n) {
     if (!x) return NULL;
     char s[96];
     if (x->shape.rank < 1 || x->shape.rank >= WF_MAX_RANK || !wf_is_float(x->dtype) || n < 1 || n > 1 << 28)
-        return wf_graph_fail(g, WF_EINVAL, "rfft: %s %s to %lld points: needs a floating input of 1 to %d axes and 1 to 2^28 points",
+        return wf_graph_fail(g, WF_EINVAL,
+                             "rfft: %s %s to %lld points: needs a floating input of 1 to %d axes and 1 to 2^28 points",
                              wf_dtype_name(x->dtype), wf_shape_text(&x->shape, s), (long long)n, WF_MAX_RANK - 1);
     wf_attr attr = {.i = {n, n / 2 + 1}, .f = {1, 1}};
     return build(g, &rfft_op, x, &attr);
@@ -228,7 +258,8 @@ wf_node *wf_irfft(wf_graph *g, wf_node *x, int64_t n) {
     if (!x) return NULL;
     char s[96];
     if (x->shape.rank < 2 || x->shape.dim[x->shape.rank - 1] != 2 || !wf_is_float(x->dtype) || n < 1 || n > 1 << 28)
-        return wf_graph_fail(g, WF_EINVAL, "irfft: %s %s to %lld points: needs a floating input [.., bins, 2] and 1 to 2^28 points",
+        return wf_graph_fail(g, WF_EINVAL,
+                             "irfft: %s %s to %lld points: needs a floating input [.., bins, 2] and 1 to 2^28 points",
                              wf_dtype_name(x->dtype), wf_shape_text(&x->shape, s), (long long)n);
     wf_attr attr = {.i = {n, n}, .f = {1.0 / (double)n, 2.0 / (double)n}};
     return build(g, &irfft_op, x, &attr);

@@ -43,10 +43,18 @@ void wf_product_item(const wf_product *p, int64_t index, int64_t *a, int64_t *b)
 
 /* ---- planning ---- */
 
-static int64_t min64(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t round_up(int64_t a, int64_t to) { return ceil_div(a, to) * to; }
+static int64_t min64(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+static int64_t max64(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+static int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+static int64_t round_up(int64_t a, int64_t to) {
+    return ceil_div(a, to) * to;
+}
 /* The largest even cut of n that stays within `most`, in multiples of `unit`. */
 static int64_t even_cut(int64_t n, int64_t most, int64_t unit) {
     if (n <= 0) return unit;
@@ -190,7 +198,8 @@ static void point_to(gemm_item *it, const void *a, const void *b, void *c, int64
     it->c = (char *)c + index * p->m * p->n * (int64_t)wf_dtype_size(p->c_type);
 }
 
-void wf_gemm_run(const wf_gemm_plan *plan, int threads, const void *a, const void *b, const void *bias, void *c, void *scratch) {
+void wf_gemm_run(const wf_gemm_plan *plan, int threads, const void *a, const void *b, const void *bias, void *c,
+                 void *scratch) {
     const wf_product *p = &plan->product;
     if (p->m == 0 || p->n == 0 || p->batch == 0) return;
     gemm_item base = {.plan = plan, .kern = wf_gemm_best()};

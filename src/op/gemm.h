@@ -32,9 +32,9 @@ void wf_product_item(const wf_product *p, int64_t index, int64_t *a, int64_t *b)
 typedef struct wf_gemm_plan {
     wf_product product;
     int threads;
-    bool by_item;       /* threads take whole items of the batch instead of sharing each one */
-    int64_t kc, nc, ms; /* depth, columns and rows of one packed stage */
-    int64_t mc, split;  /* a stage's tasks: blocks of mc rows, times `split` ranges of columns */
+    bool by_item;                                    /* threads take whole items of the batch instead of sharing each one */
+    int64_t kc, nc, ms;                              /* depth, columns and rows of one packed stage */
+    int64_t mc, split;                               /* a stage's tasks: blocks of mc rows, times `split` ranges of columns */
     size_t a_bytes, b_bytes, part_bytes, bias_bytes; /* one thread's A block, one stage's B, float32 sums, bias */
     size_t scratch;
 } wf_gemm_plan;
@@ -48,17 +48,17 @@ void wf_gemm_run(const wf_gemm_plan *plan, int threads, const void *a, const voi
 /* One micro-tile: rows x cols <= mr x nr of C, k deep. */
 typedef struct wf_gemm_tile {
     int64_t k;
-    const float *a, *b;  /* panels: a[p*mr + i], b[p*nr + j] */
+    const float *a, *b; /* panels: a[p*mr + i], b[p*nr + j] */
     int rows, cols;
-    const void *part;    /* sums of earlier stages to add (int32 when type is WF_I32, else float32), NULL: none; may be c */
+    const void *part; /* sums of earlier stages to add (int32 when type is WF_I32, else float32), NULL: none; may be c */
     void *c;
     int64_t ld_part, ldc;
-    wf_dtype type;       /* of c: WF_F32, WF_BF16, WF_I32 */
-    const float *bias;   /* cols numbers, or NULL */
+    wf_dtype type;     /* of c: WF_F32, WF_BF16, WF_I32 */
+    const float *bias; /* cols numbers, or NULL */
 } wf_gemm_tile;
 
 typedef struct wf_gemm_kernels {
-    int mr, nr, kc;      /* tile; kc: depth of a stage, at most 512 (int8 must stay exact) */
+    int mr, nr, kc; /* tile; kc: depth of a stage, at most 512 (int8 must stay exact) */
     void (*tile)(const wf_gemm_tile *t);
     /* Panels of `width` lines (mr rows of A or nr columns of B), each k deep: dst[(l / width)*width*k + p*width + l % width] =
      * src[l*line + p*step]; missing lines of the last panel are 0. dst has room for 8 floats more. */

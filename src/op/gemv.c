@@ -100,8 +100,8 @@ static void put(const wf_gemv_plan *plan, const void *y, int64_t item, int64_t o
         }
 }
 
-static void run_task(const wf_gemv_plan *plan, const gemv_view *v, int64_t task, const void *a, const void *b, const float *dense_x,
-                     const void *bias, void *c) {
+static void run_task(const wf_gemv_plan *plan, const gemv_view *v, int64_t task, const void *a, const void *b,
+                     const float *dense_x, const void *bias, void *c) {
     const wf_product *p = &plan->product;
     const wf_gemv_kernels *kern = best();
     int64_t blocks = (plan->outs + plan->block - 1) / plan->block, item = task / blocks, o0 = task % blocks * plan->block;
@@ -123,17 +123,20 @@ static void run_task(const wf_gemv_plan *plan, const gemv_view *v, int64_t task,
     for (int64_t i = 0; i < plan->rows; i += WF_GEMV_ROWS) {
         int rows = (int)(plan->rows - i < WF_GEMV_ROWS ? plan->rows - i : WF_GEMV_ROWS);
         if (p->c_type == WF_I32)
-            kern->dot_i8(y.i + i * plan->block, plan->block, x + i * ldx, v->x_type == WF_U8, ldx, rows, (const int8_t *)w, v->w_row, n,
-                         p->k);
+            kern->dot_i8(y.i + i * plan->block, plan->block, x + i * ldx, v->x_type == WF_U8, ldx, rows, (const int8_t *)w,
+                         v->w_row, n, p->k);
         else if (v->w_k == 1)
-            kern->dot(y.f + i * plan->block, plan->block, (const float *)x + i * ldx, ldx, rows, w, v->w_type, v->w_row, n, p->k);
+            kern->dot(y.f + i * plan->block, plan->block, (const float *)x + i * ldx, ldx, rows, w, v->w_type, v->w_row, n,
+                      p->k);
         else
-            kern->sweep(y.f + i * plan->block, plan->block, (const float *)x + i * ldx, ldx, rows, w, v->w_type, v->w_k, n, p->k);
+            kern->sweep(y.f + i * plan->block, plan->block, (const float *)x + i * ldx, ldx, rows, w, v->w_type, v->w_k, n,
+                        p->k);
     }
     put(plan, &y, item, o0, n, bias, c);
 }
 
-void wf_gemv_run(const wf_gemv_plan *plan, int threads, const void *a, const void *b, const void *bias, void *c, void *scratch) {
+void wf_gemv_run(const wf_gemv_plan *plan, int threads, const void *a, const void *b, const void *bias, void *c,
+                 void *scratch) {
     const wf_product *p = &plan->product;
     if (plan->rows == 0 || plan->outs == 0 || p->batch == 0) return;
     gemv_view v = view_of(p, plan->swapped);

@@ -14,10 +14,10 @@ enum { WF_GEMV_ROWS = 4 }; /* rows of x that one call of a kernel takes */
 
 typedef struct wf_gemv_plan {
     wf_product product;
-    bool swapped;          /* x is b^T and w is a: few columns instead of few rows */
-    int64_t rows, outs;    /* M and O */
-    int64_t block;         /* outputs that one task computes */
-    size_t x_bytes;        /* x of the whole batch in float32, when it is not so already */
+    bool swapped;       /* x is b^T and w is a: few columns instead of few rows */
+    int64_t rows, outs; /* M and O */
+    int64_t block;      /* outputs that one task computes */
+    size_t x_bytes;     /* x of the whole batch in float32, when it is not so already */
     size_t scratch;
     int threads;
 } wf_gemv_plan;
@@ -29,11 +29,11 @@ void wf_gemv_run(const wf_gemv_plan *plan, int threads, const void *a, const voi
 /* ---- what simd/gemv.c provides, once per instruction set. y is [rows, ldy], rows <= WF_GEMV_ROWS ---- */
 typedef struct wf_gemv_kernels {
     /* w[o*ldw + k], k contiguous; x[i*ldx + k] */
-    void (*dot)(float *y, int64_t ldy, const float *x, int64_t ldx, int rows, const void *w, wf_dtype type, int64_t ldw, int64_t outs,
-                int64_t k);
+    void (*dot)(float *y, int64_t ldy, const float *x, int64_t ldx, int rows, const void *w, wf_dtype type, int64_t ldw,
+                int64_t outs, int64_t k);
     /* w[k*ldw + o], o contiguous */
-    void (*sweep)(float *y, int64_t ldy, const float *x, int64_t ldx, int rows, const void *w, wf_dtype type, int64_t ldw, int64_t outs,
-                  int64_t k);
+    void (*sweep)(float *y, int64_t ldy, const float *x, int64_t ldx, int rows, const void *w, wf_dtype type, int64_t ldw,
+                  int64_t outs, int64_t k);
     /* int8 w[o*ldw + k], k contiguous; x int8 or (unsigned_x) uint8 */
     void (*dot_i8)(int32_t *y, int64_t ldy, const void *x, bool unsigned_x, int64_t ldx, int rows, const int8_t *w, int64_t ldw,
                    int64_t outs, int64_t k);

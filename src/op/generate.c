@@ -20,18 +20,23 @@ static wf_status infer_generated(wf_node *n) {
 static wf_status infer_random(wf_node *n) {
     const wf_node *seed = n->in[0];
     if (seed->dtype != WF_I32 || wf_shape_count(&seed->shape) != 4 || !wf_is_dense(seed))
-        return wf_fail(WF_EINVAL, "%s: the seed must be int32 [4] {seed low, seed high, step low, step high}, not %s", n->op->name,
-                       wf_dtype_name(seed->dtype));
+        return wf_fail(WF_EINVAL, "%s: the seed must be int32 [4] {seed low, seed high, step low, step high}, not %s",
+                       n->op->name, wf_dtype_name(seed->dtype));
     return infer_generated(n);
 }
 
 #define GENERATOR (WF_OP_ROW | WF_OP_STRIDED | WF_OP_CHEAP)
-static const wf_op fill_op = {.name = "fill", .flags = GENERATOR, .row = WF_ROW_FILL, .infer = infer_generated, .cost = wf_cost_move};
-static const wf_op index_op = {.name = "index", .flags = GENERATOR, .row = WF_ROW_INDEX, .infer = infer_generated, .cost = wf_cost_move};
-static const wf_op uniform_op = {.name = "uniform", .flags = GENERATOR, .row = WF_ROW_UNIFORM, .infer = infer_random, .cost = wf_cost_pointwise};
-static const wf_op normal_op = {.name = "normal", .flags = GENERATOR, .row = WF_ROW_NORMAL, .infer = infer_random, .cost = wf_cost_pointwise};
+static const wf_op fill_op = {
+    .name = "fill", .flags = GENERATOR, .row = WF_ROW_FILL, .infer = infer_generated, .cost = wf_cost_move};
+static const wf_op index_op = {
+    .name = "index", .flags = GENERATOR, .row = WF_ROW_INDEX, .infer = infer_generated, .cost = wf_cost_move};
+static const wf_op uniform_op = {
+    .name = "uniform", .flags = GENERATOR, .row = WF_ROW_UNIFORM, .infer = infer_random, .cost = wf_cost_pointwise};
+static const wf_op normal_op = {
+    .name = "normal", .flags = GENERATOR, .row = WF_ROW_NORMAL, .infer = infer_random, .cost = wf_cost_pointwise};
 
-static wf_node *generate(wf_graph *g, const wf_op *op, wf_dtype t, const wf_shape *s, wf_node *seed, int64_t number, double value) {
+static wf_node *generate(wf_graph *g, const wf_op *op, wf_dtype t, const wf_shape *s, wf_node *seed, int64_t number,
+                         double value) {
     if ((unsigned)t >= WF_DTYPES) return wf_graph_fail(g, WF_EINVAL, "%s: no dtype has the number %d", op->name, (int)t);
     if (s->rank < 0 || s->rank > WF_MAX_RANK)
         return wf_graph_fail(g, WF_EINVAL, "%s: rank %d; tensors have up to %d axes", op->name, s->rank, WF_MAX_RANK);
@@ -44,7 +49,9 @@ static wf_node *generate(wf_graph *g, const wf_op *op, wf_dtype t, const wf_shap
     return wf_node_new(g, op, &seed, op == &uniform_op || op == &normal_op ? 1 : 0, &a);
 }
 
-wf_node *wf_fill(wf_graph *g, wf_dtype t, wf_shape s, double v) { return generate(g, &fill_op, t, &s, NULL, 0, v); }
+wf_node *wf_fill(wf_graph *g, wf_dtype t, wf_shape s, double v) {
+    return generate(g, &fill_op, t, &s, NULL, 0, v);
+}
 
 wf_node *wf_index(wf_graph *g, wf_dtype t, wf_shape s, int axis) {
     if (axis < 0 || axis >= s.rank) {

@@ -32,4 +32,6 @@ wf_isa_level wf_isa(void) {
     return l;
 }
 
-const char *wf_isa_name(wf_isa_level l) { return l <= WF_ISA_AVX512BF16 ? names[l] : "unknown"; }
+const char *wf_isa_name(wf_isa_level l) {
+    return l <= WF_ISA_AVX512BF16 ? names[l] : "unknown";
+}

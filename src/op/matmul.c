@@ -18,13 +18,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool is_byte(wf_dtype t) { return t == WF_I8 || t == WF_U8; }
+static bool is_byte(wf_dtype t) {
+    return t == WF_I8 || t == WF_U8;
+}
 
 /* ---- shape rule: in a [.., M,K], b [.., K,N], bias [N] (optional); attr.i[0]: result dtype ---- */
 
 static wf_status bad(const wf_node *n, const char *why) {
     char a[96], b[96];
-    return wf_fail(WF_EINVAL, "matmul: %s x %s: %s", wf_shape_text(&n->in[0]->shape, a), wf_shape_text(&n->in[1]->shape, b), why);
+    return wf_fail(WF_EINVAL, "matmul: %s x %s: %s", wf_shape_text(&n->in[0]->shape, a), wf_shape_text(&n->in[1]->shape, b),
+                   why);
 }
 
 static wf_status infer_type(wf_node *n) {
@@ -38,8 +41,9 @@ static wf_status infer_type(wf_node *n) {
         fits = wf_is_float(a) && wf_is_float(b) && (out == WF_F32 || out == WF_BF16);
     if (fits && n->n_in == 3) fits = wf_is_float(n->in[2]->dtype) && (n->in[2]->dtype == WF_F64) == (out == WF_F64);
     if (!fits)
-        return wf_fail(WF_EINVAL, "matmul: %s x %s to %s is not offered; floats give float32 or bfloat16 (float64 only among themselves), "
-                                  "int8 or uint8 x int8 gives int32",
+        return wf_fail(WF_EINVAL,
+                       "matmul: %s x %s to %s is not offered; floats give float32 or bfloat16 (float64 only among themselves), "
+                       "int8 or uint8 x int8 gives int32",
                        wf_dtype_name(a), wf_dtype_name(b), wf_dtype_name(out));
     n->dtype = out;
     return WF_OK;
@@ -48,7 +52,8 @@ static wf_status infer_type(wf_node *n) {
 static wf_status infer(wf_node *n) {
     const wf_shape *a = &n->in[0]->shape, *b = &n->in[1]->shape;
     if (a->rank < 2 || b->rank < 2) return bad(n, "both need at least 2 axes");
-    if (a->dim[a->rank - 1] != b->dim[b->rank - 2]) return bad(n, "the last axis of the first must equal the last but one of the second");
+    if (a->dim[a->rank - 1] != b->dim[b->rank - 2])
+        return bad(n, "the last axis of the first must equal the last but one of the second");
     WF_TRY(infer_type(n));
     wf_shape *s = &n->shape;
     s->rank = a->rank > b->rank ? a->rank : b->rank;
@@ -62,14 +67,17 @@ static wf_status infer(wf_node *n) {
     s->dim[s->rank - 1] = b->dim[b->rank - 1];
     if (n->n_in == 3 && (n->in[2]->shape.rank != 1 || n->in[2]->shape.dim[0] != s->dim[s->rank - 1])) {
         char t[96];
-        return wf_fail(WF_EINVAL, "matmul: bias is %s, must be [%lld]", wf_shape_text(&n->in[2]->shape, t), (long long)s->dim[s->rank - 1]);
+        return wf_fail(WF_EINVAL, "matmul: bias is %s, must be [%lld]", wf_shape_text(&n->in[2]->shape, t),
+                       (long long)s->dim[s->rank - 1]);
     }
     return WF_OK;
 }
 
 /* ---- from node to product ---- */
 
-static int64_t batch_stride(const wf_node *x, int axis) { return axis < 0 || x->shape.dim[axis] == 1 ? 0 : x->stride[axis]; }
+static int64_t batch_stride(const wf_node *x, int axis) {
+    return axis < 0 || x->shape.dim[axis] == 1 ? 0 : x->stride[axis];
+}
 
 /* Leading axes of a are rows of one product when b is the same for all of them and they follow each other evenly. */
 static void fold_axes(wf_product *p) {
@@ -184,13 +192,16 @@ static void cost(const wf_node *n, wf_cost *c) {
     double out = (double)wf_shape_count(&n->shape), k = (double)n->in[0]->shape.dim[n->in[0]->shape.rank - 1];
     c->flops = 2 * out * k + (n->n_in == 3 ? out : 0);
     c->bytes_read = 0;
-    for (int i = 0; i < n->n_in; i++) c->bytes_read += (double)wf_shape_count(&n->in[i]->shape) * (double)wf_dtype_size(n->in[i]->dtype);
+    for (int i = 0; i < n->n_in; i++)
+        c->bytes_read += (double)wf_shape_count(&n->in[i]->shape) * (double)wf_dtype_size(n->in[i]->dtype);
     c->bytes_written = out * (double)wf_dtype_size(n->dtype);
 }
 
 /* ---- derivative ---- */
 
-static wf_node *swap_last(wf_graph *g, wf_node *x) { return x ? wf_transpose(g, x, x->shape.rank - 2, x->shape.rank - 1) : NULL; }
+static wf_node *swap_last(wf_graph *g, wf_node *x) {
+    return x ? wf_transpose(g, x, x->shape.rank - 2, x->shape.rank - 1) : NULL;
+}
 
 /* x lies transposed in memory: a gradient laid out alike needs no copy when the transposition is undone. */
 static bool lies_transposed(const wf_node *x) {
@@ -212,7 +223,9 @@ static wf_node *product_like(wf_graph *g, wf_node *x, wf_node *a, wf_node *b, bo
     return y && y->dtype != x->dtype ? wf_cast(g, y, x->dtype) : y;
 }
 
-static wf_node *rows_of(wf_graph *g, wf_node *x) { return wf_reshape(g, x, WF_SHAPE(-1, x->shape.dim[x->shape.rank - 1])); }
+static wf_node *rows_of(wf_graph *g, wf_node *x) {
+    return wf_reshape(g, x, WF_SHAPE(-1, x->shape.dim[x->shape.rank - 1]));
+}
 
 /* The gradient of b, when all of a's leading axes share it, is one product over all of a's rows. */
 static bool shares_b(const wf_node *n) {
@@ -230,7 +243,9 @@ static wf_status vjp(wf_graph *g, wf_node *n, wf_node *const *gout, wf_node **gi
     if (!gy || !wf_is_float(n->dtype)) return WF_OK;
     gin[0] = product_like(g, a, gy, b, false, true);
     if (shares_b(n)) {
-        wf_node *flat = b->shape.rank == 2 ? b : wf_reshape(g, b, WF_SHAPE(b->shape.dim[b->shape.rank - 2], b->shape.dim[b->shape.rank - 1]));
+        wf_node *flat = b->shape.rank == 2
+                            ? b
+                            : wf_reshape(g, b, WF_SHAPE(b->shape.dim[b->shape.rank - 2], b->shape.dim[b->shape.rank - 1]));
         if (!flat) return wf_graph_status(g);
         gin[1] = product_like(g, flat, rows_of(g, a), rows_of(g, gy), true, false);
         if (flat != b) gin[1] = wf_reshape(g, gin[1], b->shape);
@@ -294,7 +309,9 @@ wf_node *wf_linear(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias) {
                              wf_dtype_name(w->dtype));
     bool single = x->shape.rank == 1;
     if (single) x = wf_unsqueeze(g, x, 0);
-    wf_dtype wide = x && x->dtype == WF_F64 ? WF_F64 : w->dtype == WF_F64 ? WF_F32 : w->dtype; /* float64 goes with float64 only */
+    wf_dtype wide = x && x->dtype == WF_F64 ? WF_F64
+                    : w->dtype == WF_F64    ? WF_F32
+                                            : w->dtype; /* float64 goes with float64 only */
     if (w->dtype != wide) w = wf_cast(g, w, wide);
     if (bias && (bias->dtype == WF_F64) != (wide == WF_F64)) bias = wf_cast(g, bias, wide == WF_F64 ? WF_F64 : WF_F32);
     wf_node *in[3] = {x, swap_last(g, w), bias};

@@ -12,17 +12,18 @@
 wf_graph *wf_graph_open(void); /* a graph on this room's backend (backend.c) */
 
 /* ---- view.c: no kernel, no cost ---- */
-wf_node *wf_reshape(wf_graph *g, wf_node *x, wf_shape s);        /* one dim may be -1; copies first when strides forbid */
-wf_node *wf_permute(wf_graph *g, wf_node *x, const int *axes);   /* y.dim[i] = x.dim[axes[i]] */
+wf_node *wf_reshape(wf_graph *g, wf_node *x, wf_shape s);      /* one dim may be -1; copies first when strides forbid */
+wf_node *wf_permute(wf_graph *g, wf_node *x, const int *axes); /* y.dim[i] = x.dim[axes[i]] */
 wf_node *wf_transpose(wf_graph *g, wf_node *x, int a, int b);
 wf_node *wf_slice(wf_graph *g, wf_node *x, int axis, int64_t start, int64_t len);
-wf_node *wf_expand(wf_graph *g, wf_node *x, wf_shape s);          /* broadcast to s by strides of 0 */
+wf_node *wf_expand(wf_graph *g, wf_node *x, wf_shape s); /* broadcast to s by strides of 0 */
 wf_node *wf_unsqueeze(wf_graph *g, wf_node *x, int axis);
 wf_node *wf_squeeze(wf_graph *g, wf_node *x, int axis);
 wf_node *wf_stop_gradient(wf_graph *g, wf_node *x);
 /* `value` forward; its derivative is what `vjp` builds (straight-through, approximate backward passes of 03 and 23).
  * in[j] receive gin[j]; nothing flows into value's own inputs. ctx lives in the graph's arena. */
-typedef wf_status (*wf_custom_vjp)(wf_graph *g, void *ctx, wf_node *value, wf_node *const *in, int n_in, wf_node *gout, wf_node **gin);
+typedef wf_status (*wf_custom_vjp)(wf_graph *g, void *ctx, wf_node *value, wf_node *const *in, int n_in, wf_node *gout,
+                                   wf_node **gin);
 wf_node *wf_custom(wf_graph *g, wf_node *value, wf_node *const *in, int n_in, wf_custom_vjp vjp, void *ctx);
 
 /* ---- pointwise.c: row instructions; immediates are doubles ---- */
@@ -76,10 +77,10 @@ wf_node *wf_dropout(wf_graph *g, wf_node *x, double p, wf_node *seed, uint64_t s
 /* ---- activation.c: composed of the above ---- */
 wf_node *wf_relu(wf_graph *g, wf_node *x);
 wf_node *wf_relu2(wf_graph *g, wf_node *x);
-wf_node *wf_gelu(wf_graph *g, wf_node *x);       /* exact: x Phi(x) */
+wf_node *wf_gelu(wf_graph *g, wf_node *x); /* exact: x Phi(x) */
 wf_node *wf_gelu_tanh(wf_graph *g, wf_node *x);
 wf_node *wf_silu(wf_graph *g, wf_node *x);
-wf_node *wf_elu1(wf_graph *g, wf_node *x);       /* elu(x)+1 = x+1 for x > 0, e^x else */
+wf_node *wf_elu1(wf_graph *g, wf_node *x); /* elu(x)+1 = x+1 for x > 0, e^x else */
 /* By the names of recipes: relu relu2 gelu gelu_tanh silu sigmoid tanh identity; NULL + error if unknown. */
 wf_node *wf_activation(wf_graph *g, const char *name, wf_node *x);
 
@@ -88,11 +89,11 @@ wf_node *wf_sum(wf_graph *g, wf_node *x, unsigned axes, bool keep);
 wf_node *wf_mean(wf_graph *g, wf_node *x, unsigned axes, bool keep);
 wf_node *wf_amax(wf_graph *g, wf_node *x, unsigned axes, bool keep); /* gradient shared equally between ties */
 wf_node *wf_amin(wf_graph *g, wf_node *x, unsigned axes, bool keep);
-wf_node *wf_sum_all(wf_graph *g, wf_node *x);                /* [] */
+wf_node *wf_sum_all(wf_graph *g, wf_node *x);                   /* [] */
 wf_node *wf_sum_to(wf_graph *g, wf_node *x, const wf_shape *s); /* adjoint of broadcasting to x's shape */
-wf_node *wf_softmax(wf_graph *g, wf_node *x);                /* over the last axis; composed */
+wf_node *wf_softmax(wf_graph *g, wf_node *x);                   /* over the last axis; composed */
 wf_node *wf_log_softmax(wf_graph *g, wf_node *x);
-wf_node *wf_logsumexp(wf_graph *g, wf_node *x, bool keep);   /* over the last axis; -inf for rows of -inf */
+wf_node *wf_logsumexp(wf_graph *g, wf_node *x, bool keep); /* over the last axis; -inf for rows of -inf */
 wf_node *wf_cumsum(wf_graph *g, wf_node *x, int axis, bool reverse, bool exclusive); /* scan.c */
 
 /* ---- matmul.c: oneDNN behind one file. a [.., M,K] x b [.., K,N] (after the transposes); leading axes broadcast ---- */
@@ -129,10 +130,11 @@ typedef struct wf_conv_spec {
     int64_t stride[2], pad_before[2], pad_after[2], dilation[2], groups; /* 1D uses entry 0; zeros mean 1 (0 for pads) */
 } wf_conv_spec;
 wf_node *wf_conv1d(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias, const wf_conv_spec *s); /* [B,C,L], [O,C/groups,k] */
-wf_node *wf_conv2d(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias, const wf_conv_spec *s); /* [B,C,H,W], [O,C/groups,kh,kw] */
+wf_node *wf_conv2d(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias,
+                   const wf_conv_spec *s); /* [B,C,H,W], [O,C/groups,kh,kw] */
 /* Pooling over the last 1 or 2 axes of [B,C,L] / [B,C,H,W]. mean: count_pad says whether padding counts in the divisor. */
 typedef struct wf_pool_spec {
-    int axes;              /* 1 or 2 */
+    int axes; /* 1 or 2 */
     bool max, count_pad;
     int64_t size[2], stride[2], pad[2];
 } wf_pool_spec;
@@ -149,19 +151,20 @@ wf_node *wf_cross_entropy(wf_graph *g, wf_node *logits, wf_node *target, double 
 typedef enum { WF_NORMALISE_SOFTMAX = 0, WF_NORMALISE_NONE } wf_normaliser;
 typedef enum { WF_SCORE_LINEAR = 0, WF_SCORE_SIGMOID, WF_SCORE_RELU2 } wf_score; /* applied before the normaliser */
 typedef struct wf_attention_spec {
-    double scale;               /* 0: 1/sqrt(d) */
-    bool causal;                /* key j visible to query i when j <= i + first, first = S - L or *q_start */
+    double scale;                        /* 0: 1/sqrt(d) */
+    bool causal;                         /* key j visible to query i when j <= i + first, first = S - L or *q_start */
     int64_t window_back, window_forward; /* 0: unlimited; back w: j > i + first - w; forward w: j < i + first + w */
     wf_normaliser normaliser;
     wf_score score;
-    double score_bias;          /* added to the scaled score before a sigmoid */
-    wf_node *lengths;           /* int32 [B]: keys j < lengths[b] are visible; NULL: all */
-    wf_node *q_start;           /* int32 [1]: key position of query 0; NULL: S - L. With it keys j >= q_start + L are invisible */
-    wf_node *offsets_q, *offsets_k; /* int32 [N+1]: packed batches, then B = 1 and sequence n is rows offsets[n]..offsets[n+1] */
-    wf_node *slopes;            /* [H]: score -= slope_h * |i + first - j| (ALiBi) */
-    wf_node *bias;              /* additive, broadcastable to [B,H,L,S]; has a gradient */
-    double dropout;             /* on the normalised weights; counted by (b, h, i, j), independent of threads */
-    wf_node *seed;              /* int32[4], as wf_uniform */
+    double score_bias; /* added to the scaled score before a sigmoid */
+    wf_node *lengths;  /* int32 [B]: keys j < lengths[b] are visible; NULL: all */
+    wf_node *q_start;  /* int32 [1]: key position of query 0; NULL: S - L. With it keys j >= q_start + L are invisible */
+    wf_node *offsets_q,
+        *offsets_k;  /* int32 [N+1]: packed batches, then B = 1 and sequence n is rows offsets[n]..offsets[n+1] */
+    wf_node *slopes; /* [H]: score -= slope_h * |i + first - j| (ALiBi) */
+    wf_node *bias;   /* additive, broadcastable to [B,H,L,S]; has a gradient */
+    double dropout;  /* on the normalised weights; counted by (b, h, i, j), independent of threads */
+    wf_node *seed;   /* int32[4], as wf_uniform */
     uint64_t stream;
 } wf_attention_spec;
 /* q [B,L,H,d], k [B,S,K,d], v [B,S,K,e], K divides H (head h reads kv head h*K/H). Result o [B,L,H,e];

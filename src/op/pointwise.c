@@ -33,9 +33,11 @@ static wf_status infer_shape(wf_node *n) {
             if (*d != 1) {
                 char t[3][96];
                 for (int j = 0; j < 3; j++) wf_shape_text(j < n->n_in ? &n->in[j]->shape : &s, t[j]);
-                return wf_fail(WF_EINVAL, "%s: shapes %s%s%s%s%s do not broadcast (sizes of an axis must be equal or 1, axes are aligned "
-                               "from the last)", n->op->name, t[0], n->n_in > 1 ? ", " : "", n->n_in > 1 ? t[1] : "",
-                               n->n_in > 2 ? ", " : "", n->n_in > 2 ? t[2] : "");
+                return wf_fail(WF_EINVAL,
+                               "%s: shapes %s%s%s%s%s do not broadcast (sizes of an axis must be equal or 1, axes are aligned "
+                               "from the last)",
+                               n->op->name, t[0], n->n_in > 1 ? ", " : "", n->n_in > 1 ? t[1] : "", n->n_in > 2 ? ", " : "",
+                               n->n_in > 2 ? t[2] : "");
             }
             *d = a->dim[i];
         }
@@ -88,8 +90,13 @@ void wf_cost_pointwise(const wf_node *n, wf_cost *c) {
     c->flops = (double)wf_shape_count(&n->shape);
 }
 
-#define ROW_OP(code_, name_, infer_, vjp_)                                                                                      \
-    [code_] = {.name = name_, .flags = WF_OP_ROW | WF_OP_STRIDED, .row = code_, .infer = infer_, .vjp = vjp_, .cost = wf_cost_pointwise}
+#define ROW_OP(code_, name_, infer_, vjp_)                                                                                     \
+    [code_] = {.name = name_,                                                                                                  \
+               .flags = WF_OP_ROW | WF_OP_STRIDED,                                                                             \
+               .row = code_,                                                                                                   \
+               .infer = infer_,                                                                                                \
+               .vjp = vjp_,                                                                                                    \
+               .cost = wf_cost_pointwise}
 
 static const wf_op table[WF_ROW_CODES] = {
     ROW_OP(WF_ROW_NEG, "neg", infer_any, wf_vjp_unary),
@@ -132,17 +139,27 @@ static const wf_op table[WF_ROW_CODES] = {
 };
 
 /* A copy may be a conversion of a leaf, which is done again where it is needed instead of being kept. */
-static const wf_op copy_op = {.name = "copy", .flags = WF_OP_ROW | WF_OP_STRIDED, .row = WF_ROW_COPY, .infer = infer_copy,
-                              .vjp = wf_vjp_copy, .cost = wf_cost_move};
-static const wf_op cast_leaf_op = {.name = "cast", .flags = WF_OP_ROW | WF_OP_STRIDED | WF_OP_CHEAP, .row = WF_ROW_COPY, .infer = infer_copy,
-                                   .vjp = wf_vjp_copy, .cost = wf_cost_move};
+static const wf_op copy_op = {.name = "copy",
+                              .flags = WF_OP_ROW | WF_OP_STRIDED,
+                              .row = WF_ROW_COPY,
+                              .infer = infer_copy,
+                              .vjp = wf_vjp_copy,
+                              .cost = wf_cost_move};
+static const wf_op cast_leaf_op = {.name = "cast",
+                                   .flags = WF_OP_ROW | WF_OP_STRIDED | WF_OP_CHEAP,
+                                   .row = WF_ROW_COPY,
+                                   .infer = infer_copy,
+                                   .vjp = wf_vjp_copy,
+                                   .cost = wf_cost_move};
 
 const wf_op *wf_row_op(wf_row_code code) {
     if (code == WF_ROW_COPY) return &copy_op;
     return code > WF_ROW_NONE && code < WF_ROW_CODES && table[code].name ? &table[code] : NULL;
 }
 
-static wf_node *unary(wf_graph *g, wf_row_code code, wf_node *a) { return wf_node_new(g, &table[code], &a, 1, NULL); }
+static wf_node *unary(wf_graph *g, wf_row_code code, wf_node *a) {
+    return wf_node_new(g, &table[code], &a, 1, NULL);
+}
 
 static wf_node *immediate(wf_graph *g, wf_row_code code, wf_node *a, double c) {
     wf_attr attr = {.f = {c}};
@@ -153,43 +170,113 @@ static wf_node *binary(wf_graph *g, wf_row_code code, wf_node *a, wf_node *b) {
     return wf_node_new(g, &table[code], (wf_node *[]){a, b}, 2, NULL);
 }
 
-wf_node *wf_add(wf_graph *g, wf_node *a, wf_node *b) { return binary(g, WF_ROW_ADD, a, b); }
-wf_node *wf_sub(wf_graph *g, wf_node *a, wf_node *b) { return binary(g, WF_ROW_SUB, a, b); }
-wf_node *wf_mul(wf_graph *g, wf_node *a, wf_node *b) { return binary(g, WF_ROW_MUL, a, b); }
-wf_node *wf_div(wf_graph *g, wf_node *a, wf_node *b) { return binary(g, WF_ROW_DIV, a, b); }
-wf_node *wf_max(wf_graph *g, wf_node *a, wf_node *b) { return binary(g, WF_ROW_MAX, a, b); }
-wf_node *wf_min(wf_graph *g, wf_node *a, wf_node *b) { return binary(g, WF_ROW_MIN, a, b); }
-wf_node *wf_pow(wf_graph *g, wf_node *a, wf_node *b) { return binary(g, WF_ROW_POW, a, b); }
-wf_node *wf_lt(wf_graph *g, wf_node *a, wf_node *b) { return binary(g, WF_ROW_LT, a, b); }
-wf_node *wf_le(wf_graph *g, wf_node *a, wf_node *b) { return binary(g, WF_ROW_LE, a, b); }
-wf_node *wf_eq(wf_graph *g, wf_node *a, wf_node *b) { return binary(g, WF_ROW_EQ, a, b); }
-wf_node *wf_ne(wf_graph *g, wf_node *a, wf_node *b) { return binary(g, WF_ROW_NE, a, b); }
+wf_node *wf_add(wf_graph *g, wf_node *a, wf_node *b) {
+    return binary(g, WF_ROW_ADD, a, b);
+}
+wf_node *wf_sub(wf_graph *g, wf_node *a, wf_node *b) {
+    return binary(g, WF_ROW_SUB, a, b);
+}
+wf_node *wf_mul(wf_graph *g, wf_node *a, wf_node *b) {
+    return binary(g, WF_ROW_MUL, a, b);
+}
+wf_node *wf_div(wf_graph *g, wf_node *a, wf_node *b) {
+    return binary(g, WF_ROW_DIV, a, b);
+}
+wf_node *wf_max(wf_graph *g, wf_node *a, wf_node *b) {
+    return binary(g, WF_ROW_MAX, a, b);
+}
+wf_node *wf_min(wf_graph *g, wf_node *a, wf_node *b) {
+    return binary(g, WF_ROW_MIN, a, b);
+}
+wf_node *wf_pow(wf_graph *g, wf_node *a, wf_node *b) {
+    return binary(g, WF_ROW_POW, a, b);
+}
+wf_node *wf_lt(wf_graph *g, wf_node *a, wf_node *b) {
+    return binary(g, WF_ROW_LT, a, b);
+}
+wf_node *wf_le(wf_graph *g, wf_node *a, wf_node *b) {
+    return binary(g, WF_ROW_LE, a, b);
+}
+wf_node *wf_eq(wf_graph *g, wf_node *a, wf_node *b) {
+    return binary(g, WF_ROW_EQ, a, b);
+}
+wf_node *wf_ne(wf_graph *g, wf_node *a, wf_node *b) {
+    return binary(g, WF_ROW_NE, a, b);
+}
 
-wf_node *wf_neg(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_NEG, a); }
-wf_node *wf_abs(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_ABS, a); }
-wf_node *wf_sign(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_SIGN, a); }
-wf_node *wf_exp(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_EXP, a); }
-wf_node *wf_expm1(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_EXPM1, a); }
-wf_node *wf_log(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_LOG, a); }
-wf_node *wf_log1p(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_LOG1P, a); }
-wf_node *wf_sqrt(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_SQRT, a); }
-wf_node *wf_rsqrt(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_RSQRT, a); }
-wf_node *wf_recip(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_RECIP, a); }
-wf_node *wf_square(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_SQUARE, a); }
-wf_node *wf_tanh(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_TANH, a); }
-wf_node *wf_sigmoid(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_SIGMOID, a); }
-wf_node *wf_softplus(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_SOFTPLUS, a); }
-wf_node *wf_erf(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_ERF, a); }
-wf_node *wf_sin(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_SIN, a); }
-wf_node *wf_cos(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_COS, a); }
-wf_node *wf_floor(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_FLOOR, a); }
-wf_node *wf_round(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_ROUND, a); }
-wf_node *wf_is_finite(wf_graph *g, wf_node *a) { return unary(g, WF_ROW_IS_FINITE, a); }
+wf_node *wf_neg(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_NEG, a);
+}
+wf_node *wf_abs(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_ABS, a);
+}
+wf_node *wf_sign(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_SIGN, a);
+}
+wf_node *wf_exp(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_EXP, a);
+}
+wf_node *wf_expm1(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_EXPM1, a);
+}
+wf_node *wf_log(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_LOG, a);
+}
+wf_node *wf_log1p(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_LOG1P, a);
+}
+wf_node *wf_sqrt(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_SQRT, a);
+}
+wf_node *wf_rsqrt(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_RSQRT, a);
+}
+wf_node *wf_recip(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_RECIP, a);
+}
+wf_node *wf_square(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_SQUARE, a);
+}
+wf_node *wf_tanh(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_TANH, a);
+}
+wf_node *wf_sigmoid(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_SIGMOID, a);
+}
+wf_node *wf_softplus(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_SOFTPLUS, a);
+}
+wf_node *wf_erf(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_ERF, a);
+}
+wf_node *wf_sin(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_SIN, a);
+}
+wf_node *wf_cos(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_COS, a);
+}
+wf_node *wf_floor(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_FLOOR, a);
+}
+wf_node *wf_round(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_ROUND, a);
+}
+wf_node *wf_is_finite(wf_graph *g, wf_node *a) {
+    return unary(g, WF_ROW_IS_FINITE, a);
+}
 
-wf_node *wf_add_c(wf_graph *g, wf_node *a, double c) { return c == 0 ? a : immediate(g, WF_ROW_ADD_IMM, a, c); }
-wf_node *wf_mul_c(wf_graph *g, wf_node *a, double c) { return c == 1 ? a : immediate(g, WF_ROW_MUL_IMM, a, c); }
-wf_node *wf_max_c(wf_graph *g, wf_node *a, double c) { return immediate(g, WF_ROW_MAX_IMM, a, c); }
-wf_node *wf_min_c(wf_graph *g, wf_node *a, double c) { return immediate(g, WF_ROW_MIN_IMM, a, c); }
+wf_node *wf_add_c(wf_graph *g, wf_node *a, double c) {
+    return c == 0 ? a : immediate(g, WF_ROW_ADD_IMM, a, c);
+}
+wf_node *wf_mul_c(wf_graph *g, wf_node *a, double c) {
+    return c == 1 ? a : immediate(g, WF_ROW_MUL_IMM, a, c);
+}
+wf_node *wf_max_c(wf_graph *g, wf_node *a, double c) {
+    return immediate(g, WF_ROW_MAX_IMM, a, c);
+}
+wf_node *wf_min_c(wf_graph *g, wf_node *a, double c) {
+    return immediate(g, WF_ROW_MIN_IMM, a, c);
+}
 
 wf_node *wf_pow_c(wf_graph *g, wf_node *a, double c) {
     if (c == 1) return a;

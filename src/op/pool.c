@@ -53,8 +53,8 @@ static wf_status infer_pool(wf_node *n) {
     for (int i = 0; i < 2; i++) {
         int64_t padded = in[i] + 2 * a[A_PAD + i];
         if (padded < a[A_SIZE + i])
-            return wf_fail(WF_EINVAL, "%s: a window of %lld is larger than the padded axis of %s", n->op->name, (long long)a[A_SIZE + i],
-                           wf_shape_text(&n->shape, text));
+            return wf_fail(WF_EINVAL, "%s: a window of %lld is larger than the padded axis of %s", n->op->name,
+                           (long long)a[A_SIZE + i], wf_shape_text(&n->shape, text));
         out[i] = (padded - a[A_SIZE + i]) / a[A_STRIDE + i] + 1;
     }
     set_extents(&n->shape, a, out);
@@ -76,7 +76,9 @@ static wf_status infer_max_back(wf_node *n) {
 
 /* ---- kernels: float32 or float64, computed in double ---- */
 
-INLINE double get(const void *p, int64_t i, const bool wide) { return wide ? ((const double *)p)[i] : (double)((const float *)p)[i]; }
+INLINE double get(const void *p, int64_t i, const bool wide) {
+    return wide ? ((const double *)p)[i] : (double)((const float *)p)[i];
+}
 INLINE void put(void *p, int64_t i, double v, const bool wide) {
     if (wide)
         ((double *)p)[i] = v;
@@ -108,8 +110,8 @@ INLINE void columns(const pool_shape *s, int64_t k, int64_t ox0, int64_t n, int6
 }
 
 /* A strip of one row of y: sums or maxima, one row and column of the window after the other. */
-INLINE void strip(const pool_shape *s, const void *x, int64_t x0, void *y, int64_t y0, int64_t oy, int64_t ox0, int64_t n, const bool max,
-                  const bool wide) {
+INLINE void strip(const pool_shape *s, const void *x, int64_t x0, void *y, int64_t y0, int64_t oy, int64_t ox0, int64_t n,
+                  const bool max, const bool wide) {
     double acc[STRIP];
     for (int64_t i = 0; i < n; i++) acc[i] = max ? -INFINITY : 0;
     int64_t top, bottom;
@@ -146,7 +148,8 @@ INLINE void mean_back_plane(const pool_shape *s, int64_t plane, const void *gy, 
             window(s, 1, ox, &left, &right);
             double g = get(gy, y0 + oy * s->out[1] + ox, wide) / divisor(s, bottom - top, ox);
             for (int64_t iy = top; iy < bottom; iy++)
-                for (int64_t ix = left; ix < right; ix++) put(gx, x0 + iy * s->in[1] + ix, get(gx, x0 + iy * s->in[1] + ix, wide) + g, wide);
+                for (int64_t ix = left; ix < right; ix++)
+                    put(gx, x0 + iy * s->in[1] + ix, get(gx, x0 + iy * s->in[1] + ix, wide) + g, wide);
         }
 }
 
@@ -166,7 +169,8 @@ INLINE int64_t first_maximum(const pool_shape *s, const void *x, int64_t x0, int
 }
 
 /* back: gx = gy added at the maxima of x; else y = z at the maxima of x. */
-INLINE void max_plane(const pool_shape *s, int64_t plane, const void *x, const void *from, void *to, const bool back, const bool wide) {
+INLINE void max_plane(const pool_shape *s, int64_t plane, const void *x, const void *from, void *to, const bool back,
+                      const bool wide) {
     int64_t x0 = plane * s->in[0] * s->in[1], y0 = plane * s->out[0] * s->out[1];
     if (back)
         for (int64_t i = 0; i < s->in[0] * s->in[1]; i++) put(to, x0 + i, 0, wide);
@@ -232,7 +236,8 @@ static void cost(const wf_node *n, wf_cost *c) {
         if ((double)wf_shape_count(&n->in[i]->shape) < small) small = (double)wf_shape_count(&n->in[i]->shape);
     c->flops = small * (double)(a[A_SIZE] * a[A_SIZE + 1]);
     c->bytes_read = 0;
-    for (int i = 0; i < n->n_in; i++) c->bytes_read += (double)wf_shape_count(&n->in[i]->shape) * (double)wf_dtype_size(n->dtype);
+    for (int i = 0; i < n->n_in; i++)
+        c->bytes_read += (double)wf_shape_count(&n->in[i]->shape) * (double)wf_dtype_size(n->dtype);
     c->bytes_written = (double)wf_shape_count(&n->shape) * (double)wf_dtype_size(n->dtype);
 }
 
@@ -274,10 +279,13 @@ static wf_status max_take_vjp(wf_graph *g, wf_node *n, wf_node *const *gout, wf_
 }
 
 static const wf_op mean_op = {.name = "pool_mean", .infer = infer_pool, .forward = run_mean, .vjp = mean_vjp, .cost = cost};
-static const wf_op mean_back_op = {.name = "pool_mean_back", .infer = infer_mean_back, .forward = run_mean_back, .vjp = mean_back_vjp, .cost = cost};
+static const wf_op mean_back_op = {
+    .name = "pool_mean_back", .infer = infer_mean_back, .forward = run_mean_back, .vjp = mean_back_vjp, .cost = cost};
 static const wf_op max_op = {.name = "pool_max", .infer = infer_pool, .forward = run_max, .vjp = max_vjp, .cost = cost};
-static const wf_op max_back_op = {.name = "pool_max_back", .infer = infer_max_back, .forward = run_max_back, .vjp = max_back_vjp, .cost = cost};
-static const wf_op max_take_op = {.name = "pool_max_take", .infer = infer_pool, .forward = run_max_take, .vjp = max_take_vjp, .cost = cost};
+static const wf_op max_back_op = {
+    .name = "pool_max_back", .infer = infer_max_back, .forward = run_max_back, .vjp = max_back_vjp, .cost = cost};
+static const wf_op max_take_op = {
+    .name = "pool_max_take", .infer = infer_pool, .forward = run_max_take, .vjp = max_take_vjp, .cost = cost};
 
 wf_node *wf_pool(wf_graph *g, wf_node *x, const wf_pool_spec *s) {
     if (!x) return NULL;
@@ -285,15 +293,18 @@ wf_node *wf_pool(wf_graph *g, wf_node *x, const wf_pool_spec *s) {
     if ((s->axes != 1 && s->axes != 2) || x->shape.rank < s->axes + 1)
         return wf_graph_fail(g, WF_EINVAL, "pool: %d axes of %s; axes must be 1 or 2 and leave at least one more", s->axes,
                              wf_shape_text(&x->shape, text));
-    if (!wf_is_float(x->dtype)) return wf_graph_fail(g, WF_EINVAL, "pool: input is %s, must be floating", wf_dtype_name(x->dtype));
+    if (!wf_is_float(x->dtype))
+        return wf_graph_fail(g, WF_EINVAL, "pool: input is %s, must be floating", wf_dtype_name(x->dtype));
     wf_attr attr = {.i = {1, 1, 1, 1, 0, 0, !s->max && s->count_pad, s->axes}};
     for (int i = 0; i < s->axes; i++) {
         int to = i + 2 - s->axes;
         int64_t size = s->size[i], stride = s->stride[i] ? s->stride[i] : 1, pad = s->pad[i];
         if (size < 1 || stride < 1 || pad < 0 || pad >= size || size > 1 << 20 || stride > 1 << 20)
-            return wf_graph_fail(g, WF_EINVAL, "pool: window %lld, stride %lld, padding %lld: window and stride must be 1 to 2^20 and padding "
-                                               "smaller than the window",
-                                 (long long)size, (long long)stride, (long long)pad);
+            return wf_graph_fail(
+                g, WF_EINVAL,
+                "pool: window %lld, stride %lld, padding %lld: window and stride must be 1 to 2^20 and padding "
+                "smaller than the window",
+                (long long)size, (long long)stride, (long long)pad);
         attr.i[A_SIZE + to] = size, attr.i[A_STRIDE + to] = stride, attr.i[A_PAD + to] = pad;
     }
     wf_dtype t = x->dtype;

@@ -43,8 +43,8 @@ static wf_status vjp_extremum(wf_graph *g, wf_node *n, wf_node *const *gout, wf_
     return wf_graph_status(g);
 }
 
-#define REDUCTION(code, name_, infer_, vjp_)                                                                                    \
-    {.name = name_, .flags = WF_OP_ROW | WF_OP_STRIDED, .row = code, .infer = infer_, .vjp = vjp_, .cost = cost_reduce}
+#define REDUCTION(code, name_, infer_, vjp_)                                                                                   \
+    { .name = name_, .flags = WF_OP_ROW | WF_OP_STRIDED, .row = code, .infer = infer_, .vjp = vjp_, .cost = cost_reduce }
 static const wf_op sum_op = REDUCTION(WF_ROW_SUM, "sum", infer_row, vjp_sum);
 static const wf_op amax_op = REDUCTION(WF_ROW_AMAX, "amax", infer_row, vjp_extremum);
 static const wf_op amin_op = REDUCTION(WF_ROW_AMIN, "amin", infer_row, vjp_extremum);
@@ -95,8 +95,10 @@ static wf_node *sum_last(wf_graph *g, wf_node *x, unsigned *axes) {
         n *= x->shape.dim[--first];
     if (first < last) {
         wf_node *merged = merge_last(g, x, first);
-        if (merged) x = merged;
-        else first = last;
+        if (merged)
+            x = merged;
+        else
+            first = last;
     }
     for (int i = first; i <= last; i++) {
         kept.dim[i] = 1;
@@ -180,8 +182,12 @@ static wf_node *extremum(wf_graph *g, const wf_op *op, wf_node *x, unsigned axes
     return keep ? wf_reshape(g, y, kept) : drop_axes(g, wf_reshape(g, y, kept), axes);
 }
 
-wf_node *wf_amax(wf_graph *g, wf_node *x, unsigned axes, bool keep) { return extremum(g, &amax_op, x, axes, keep); }
-wf_node *wf_amin(wf_graph *g, wf_node *x, unsigned axes, bool keep) { return extremum(g, &amin_op, x, axes, keep); }
+wf_node *wf_amax(wf_graph *g, wf_node *x, unsigned axes, bool keep) {
+    return extremum(g, &amax_op, x, axes, keep);
+}
+wf_node *wf_amin(wf_graph *g, wf_node *x, unsigned axes, bool keep) {
+    return extremum(g, &amin_op, x, axes, keep);
+}
 
 wf_node *wf_sum_all(wf_graph *g, wf_node *x) {
     if (!x) return NULL;
@@ -201,7 +207,8 @@ wf_node *wf_sum_to(wf_graph *g, wf_node *x, const wf_shape *s) {
     }
     if (!fits) {
         char a[96], b[96];
-        return wf_graph_fail(g, WF_EINVAL, "sum_to: %s does not broadcast to %s", wf_shape_text(s, a), wf_shape_text(&x->shape, b));
+        return wf_graph_fail(g, WF_EINVAL, "sum_to: %s does not broadcast to %s", wf_shape_text(s, a),
+                             wf_shape_text(&x->shape, b));
     }
     return wf_reshape(g, wf_sum(g, x, axes, true), *s);
 }

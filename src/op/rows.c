@@ -13,36 +13,50 @@
 #include <string.h>
 
 enum {
-    SMALL = 16 * 1024,        /* elements below which one thread does it all */
-    SEGMENTS = 64,            /* most segments in all */
-    SEGMENT_ELEMENTS = 8192,  /* fewest elements of a segment */
-    SEGMENT_BYTES = 4 << 20,  /* most memory for partial sums */
+    SMALL = 16 * 1024,       /* elements below which one thread does it all */
+    SEGMENTS = 64,           /* most segments in all */
+    SEGMENT_ELEMENTS = 8192, /* fewest elements of a segment */
+    SEGMENT_BYTES = 4 << 20, /* most memory for partial sums */
 };
 
 /* What is known before a run; derived from the program alone. */
 typedef struct shape_of_run {
     const wf_rowprog *p;
-    int rank, n_outer;               /* outer axes: all row axes but the inner one */
-    int64_t n, inner, outer;         /* columns; size of the inner axis; product of the outer ones */
-    int64_t rows, cols, pieces;      /* block; pieces of columns */
-    int64_t blocks_inner;            /* blocks along the inner axis */
-    size_t size;                     /* of a number in registers */
+    int rank, n_outer;          /* outer axes: all row axes but the inner one */
+    int64_t n, inner, outer;    /* columns; size of the inner axis; product of the outer ones */
+    int64_t rows, cols, pieces; /* block; pieces of columns */
+    int64_t blocks_inner;       /* blocks along the inner axis */
+    size_t size;                /* of a number in registers */
     /* with sums over rows */
     bool sums;
     int64_t kept, summed_blocks, segments, tasks;
-    size_t accum_bytes;              /* of one task */
+    size_t accum_bytes; /* of one task */
     /* scratch of one thread */
     size_t arg_bytes, register_bytes, thread_bytes;
 } shape_of_run;
 
-static size_t pad(size_t b) { return (b + 63) & ~(size_t)63; }
-static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-static int64_t most(int64_t a, int64_t b) { return a > b ? a : b; }
+static size_t pad(size_t b) {
+    return (b + 63) & ~(size_t)63;
+}
+static int64_t ceil_div(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+static int64_t least(int64_t a, int64_t b) {
+    return a < b ? a : b;
+}
+static int64_t most(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
 
-static bool is_accumulation(int code) { return code == WF_ROW_SUM_ROWS || code == WF_ROW_DOT_ROWS; }
-static bool is_reduction(int code) { return code == WF_ROW_SUM || code == WF_ROW_AMAX || code == WF_ROW_AMIN || code == WF_ROW_DOT; }
-static bool is_generator(int code) { return code == WF_ROW_INDEX || code == WF_ROW_UNIFORM || code == WF_ROW_NORMAL; }
+static bool is_accumulation(int code) {
+    return code == WF_ROW_SUM_ROWS || code == WF_ROW_DOT_ROWS;
+}
+static bool is_reduction(int code) {
+    return code == WF_ROW_SUM || code == WF_ROW_AMAX || code == WF_ROW_AMIN || code == WF_ROW_DOT;
+}
+static bool is_generator(int code) {
+    return code == WF_ROW_INDEX || code == WF_ROW_UNIFORM || code == WF_ROW_NORMAL;
+}
 
 /* Tasks of a program with sums: kept rows x pieces of columns x segments. Axes that are summed come last, so the inner one is. */
 static void cut_segments(shape_of_run *s) {
@@ -52,7 +66,8 @@ static void cut_segments(shape_of_run *s) {
     s->summed_blocks = summed_outer * s->blocks_inner;
     s->accum_bytes = 0;
     for (int i = 0; i < s->p->n_instr; i++)
-        if (is_accumulation(s->p->instr[i].code)) s->accum_bytes += pad(s->p->instr[i].dst_narrow ? 8 : (size_t)s->cols * s->size);
+        if (is_accumulation(s->p->instr[i].code))
+            s->accum_bytes += pad(s->p->instr[i].dst_narrow ? 8 : (size_t)s->cols * s->size);
     int64_t wanted = most(1, SEGMENTS / most(1, s->kept * s->pieces));
     int64_t worth = most(1, s->summed_blocks * s->rows * s->cols / SEGMENT_ELEMENTS);
     int64_t room = most(1, SEGMENT_BYTES / (int64_t)(s->accum_bytes * (size_t)(s->kept * s->pieces) + 1));
@@ -72,17 +87,25 @@ static shape_of_run describe(const wf_rowprog *p) {
     s.blocks_inner = ceil_div(s.inner, s.rows);
     s.size = wf_dtype_size(p->compute);
     s.sums = p->n_accum > 0;
-    if (s.sums) cut_segments(&s);
-    else s.tasks = s.outer * s.blocks_inner * s.pieces;
-    s.arg_bytes = pad((size_t)p->n_instr * sizeof(wf_row_args)) + pad((size_t)p->n_instr * sizeof(wf_row_fn)) + pad((size_t)p->n_instr);
-    s.register_bytes = (size_t)p->n_full * pad((size_t)(s.rows * s.cols) * s.size) + (size_t)p->n_narrow * pad((size_t)s.rows * 8);
+    if (s.sums)
+        cut_segments(&s);
+    else
+        s.tasks = s.outer * s.blocks_inner * s.pieces;
+    s.arg_bytes =
+        pad((size_t)p->n_instr * sizeof(wf_row_args)) + pad((size_t)p->n_instr * sizeof(wf_row_fn)) + pad((size_t)p->n_instr);
+    s.register_bytes =
+        (size_t)p->n_full * pad((size_t)(s.rows * s.cols) * s.size) + (size_t)p->n_narrow * pad((size_t)s.rows * 8);
     s.thread_bytes = pad(s.arg_bytes + s.register_bytes + s.accum_bytes) + 64;
     return s;
 }
 
-static bool is_small(const shape_of_run *s) { return s->outer * s->inner * s->n < SMALL; }
+static bool is_small(const shape_of_run *s) {
+    return s->outer * s->inner * s->n < SMALL;
+}
 
-static size_t partial_bytes(const shape_of_run *s) { return s->sums && s->segments > 1 ? pad((size_t)s->tasks * s->accum_bytes) : 0; }
+static size_t partial_bytes(const shape_of_run *s) {
+    return s->sums && s->segments > 1 ? pad((size_t)s->tasks * s->accum_bytes) : 0;
+}
 
 size_t wf_rows_scratch(const void *program) {
     wf_rowprog *p = (wf_rowprog *)program;
@@ -98,17 +121,21 @@ typedef struct thread_state {
     const shape_of_run *s;
     const wf_call *call;
     const wf_row_kernels *k;
-    wf_row_args *arg;     /* by instruction */
+    wf_row_args *arg; /* by instruction */
     wf_row_fn *fn;
-    uint8_t *mode;        /* ROWS, FLAT, NARROW */
+    uint8_t *mode; /* ROWS, FLAT, NARROW */
     char *reg, *accum;
-    int64_t width;        /* columns that args are bound for */
+    int64_t width; /* columns that args are bound for */
 } thread_state;
 
 enum { ROWS, FLAT, NARROW };
 
-static int64_t pitch_of(const shape_of_run *s, const wf_row_mem *m) { return s->inner == 1 ? 1 : m->stride[s->rank - 2]; }
-static bool is_full(const shape_of_run *s, const wf_row_mem *m) { return s->n != 1 && m->stride[s->rank - 1] != 0; }
+static int64_t pitch_of(const shape_of_run *s, const wf_row_mem *m) {
+    return s->inner == 1 ? 1 : m->stride[s->rank - 2];
+}
+static bool is_full(const shape_of_run *s, const wf_row_mem *m) {
+    return s->n != 1 && m->stride[s->rank - 1] != 0;
+}
 
 static char *register_at(const thread_state *t, int r) {
     const shape_of_run *s = t->s;
@@ -176,7 +203,8 @@ static bool is_flat(const thread_state *t, int i) {
     const shape_of_run *s = t->s;
     const wf_row_instr *in = &s->p->instr[i];
     const wf_row_args *a = &t->arg[i];
-    if (is_accumulation(in->code) || is_reduction(in->code) || is_generator(in->code) || a->dp != t->width || a->step) return false;
+    if (is_accumulation(in->code) || is_reduction(in->code) || is_generator(in->code) || a->dp != t->width || a->step)
+        return false;
     for (int k = 0; k < 3; k++) {
         wf_row_arg x = in->src[k];
         if (x.kind == WF_ARG_IMM || x.index < 0) continue;
@@ -217,9 +245,12 @@ static void bind(thread_state *t, int64_t width) {
             if (in->src[k].kind == WF_ARG_IMM || in->src[k].index >= 0) ones |= (int)bind_operand(t, i, k, narrow) << k;
         if (bind_conversion(t, i, narrow)) continue;
         if (!narrow && is_flat(t, i)) t->mode[i] = FLAT;
-        if (in->code == WF_ROW_COPY && in->attr[0]) t->fn[i] = t->k->round[in->attr[0] - 1];
-        else if (is_accumulation(in->code) && narrow) t->fn[i] = t->k->sum_rows_narrow;
-        else t->fn[i] = t->k->op[in->code][ones];
+        if (in->code == WF_ROW_COPY && in->attr[0])
+            t->fn[i] = t->k->round[in->attr[0] - 1];
+        else if (is_accumulation(in->code) && narrow)
+            t->fn[i] = t->k->sum_rows_narrow;
+        else
+            t->fn[i] = t->k->op[in->code][ones];
     }
 }
 
@@ -330,8 +361,10 @@ static void finish_sums(const thread_state *t, char *partial, int64_t group) {
                 const char *x = first + (size_t)g * s->accum_bytes;
                 sum += doubles ? ((const double *)x)[j] : (double)((const float *)x)[j];
             }
-            if (doubles) ((double *)first)[j] = sum;
-            else ((float *)first)[j] = (float)sum;
+            if (doubles)
+                ((double *)first)[j] = sum;
+            else
+                ((float *)first)[j] = (float)sum;
         }
         store_sum(t, &s->p->mem[in->dst.index], narrow, first, &b, width);
         at += pad(narrow ? 8 : (size_t)s->cols * s->size);
@@ -342,8 +375,10 @@ static void run_tasks(thread_state *t, char *partial, int64_t first, int64_t las
     const shape_of_run *s = t->s;
     for (int64_t i = first; i < last; i++) {
         run_segment(t, i);
-        if (s->segments > 1) memcpy(partial + (size_t)i * s->accum_bytes, t->accum, s->accum_bytes);
-        else finish_sums(t, t->accum, i);
+        if (s->segments > 1)
+            memcpy(partial + (size_t)i * s->accum_bytes, t->accum, s->accum_bytes);
+        else
+            finish_sums(t, t->accum, i);
     }
 }
 
@@ -365,16 +400,25 @@ static const wf_row_kernels *kernels(wf_dtype compute) {
 static thread_state open_thread(const shape_of_run *s, const wf_call *c, int64_t thread) {
     char *own = (char *)c->scratch + partial_bytes(s) + (size_t)thread * s->thread_bytes;
     size_t args = pad((size_t)s->p->n_instr * sizeof(wf_row_args)), fns = pad((size_t)s->p->n_instr * sizeof(wf_row_fn));
-    return (thread_state){.s = s, .call = c, .k = kernels(s->p->compute), .arg = (wf_row_args *)own, .fn = (wf_row_fn *)(own + args), .mode = (uint8_t *)own + args + fns,
-                          .reg = own + s->arg_bytes, .accum = own + s->arg_bytes + s->register_bytes, .width = -1};
+    return (thread_state){.s = s,
+                          .call = c,
+                          .k = kernels(s->p->compute),
+                          .arg = (wf_row_args *)own,
+                          .fn = (wf_row_fn *)(own + args),
+                          .mode = (uint8_t *)own + args + fns,
+                          .reg = own + s->arg_bytes,
+                          .accum = own + s->arg_bytes + s->register_bytes,
+                          .width = -1};
 }
 
 static void run_part(const shape_of_run *s, const wf_call *c, int64_t part, int64_t parts) {
     thread_state t = open_thread(s, c, part);
     int64_t first = s->tasks * part / parts, last = s->tasks * (part + 1) / parts;
     if (first == last) return;
-    if (s->sums) run_tasks(&t, c->scratch, first, last);
-    else run_range(&t, first, last);
+    if (s->sums)
+        run_tasks(&t, c->scratch, first, last);
+    else
+        run_range(&t, first, last);
 }
 
 wf_status wf_run_rows(const wf_call *c) {

@@ -9,47 +9,51 @@
 #define OPERAND(k) const double *p##k = (const double *)a->s[k] + r * a->sp[k];
 #define RESULT double *d = (double *)a->d + r * a->dp;
 
-#define KERNEL1(name, expr)                                                                                                     \
-    static void name(const wf_row_args *a) {                                                                                    \
-        const double imm = a->imm;                                                                                              \
-        (void)imm;                                                                                                              \
-        FOR_ROW {                                                                                                               \
-            OPERAND(0) RESULT for (int64_t i = 0; i < n; i++) {                                                                 \
-                double x = p0[i];                                                                                               \
-                d[i] = expr;                                                                                                    \
-            }                                                                                                                   \
-        }                                                                                                                       \
+#define KERNEL1(name, expr)                                                                                                    \
+    static void name(const wf_row_args *a) {                                                                                   \
+        const double imm = a->imm;                                                                                             \
+        (void)imm;                                                                                                             \
+        FOR_ROW {                                                                                                              \
+            OPERAND(0) RESULT for (int64_t i = 0; i < n; i++) {                                                                \
+                double x = p0[i];                                                                                              \
+                d[i] = expr;                                                                                                   \
+            }                                                                                                                  \
+        }                                                                                                                      \
     }
-#define KERNEL2(name, e0, e1, expr)                                                                                             \
-    static void name(const wf_row_args *a) {                                                                                    \
-        FOR_ROW {                                                                                                               \
-            OPERAND(0) OPERAND(1) RESULT for (int64_t i = 0; i < n; i++) {                                                      \
-                double x = p0[i * e0], y = p1[i * e1];                                                                          \
-                d[i] = expr;                                                                                                    \
-            }                                                                                                                   \
-        }                                                                                                                       \
+#define KERNEL2(name, e0, e1, expr)                                                                                            \
+    static void name(const wf_row_args *a) {                                                                                   \
+        FOR_ROW {                                                                                                              \
+            OPERAND(0) OPERAND(1) RESULT for (int64_t i = 0; i < n; i++) {                                                     \
+                double x = p0[i * e0], y = p1[i * e1];                                                                         \
+                d[i] = expr;                                                                                                   \
+            }                                                                                                                  \
+        }                                                                                                                      \
     }
 #define BINARY(name, expr) KERNEL2(name##_vv, 1, 1, expr) KERNEL2(name##_sv, 0, 1, expr) KERNEL2(name##_vs, 1, 0, expr)
-#define KERNEL3(name, e0, e1, e2, expr)                                                                                         \
-    static void name(const wf_row_args *a) {                                                                                    \
-        FOR_ROW {                                                                                                               \
-            OPERAND(0) OPERAND(1) OPERAND(2) RESULT for (int64_t i = 0; i < n; i++) {                                           \
-                double x = p0[i * e0], y = p1[i * e1], z = p2[i * e2];                                                          \
-                d[i] = expr;                                                                                                    \
-            }                                                                                                                   \
-        }                                                                                                                       \
+#define KERNEL3(name, e0, e1, e2, expr)                                                                                        \
+    static void name(const wf_row_args *a) {                                                                                   \
+        FOR_ROW {                                                                                                              \
+            OPERAND(0) OPERAND(1) OPERAND(2) RESULT for (int64_t i = 0; i < n; i++) {                                          \
+                double x = p0[i * e0], y = p1[i * e1], z = p2[i * e2];                                                         \
+                d[i] = expr;                                                                                                   \
+            }                                                                                                                  \
+        }                                                                                                                      \
     }
-#define TERNARY(name, expr)                                                                                                     \
-    KERNEL3(name##_vvv, 1, 1, 1, expr) KERNEL3(name##_svv, 0, 1, 1, expr) KERNEL3(name##_vsv, 1, 0, 1, expr)                    \
-    KERNEL3(name##_ssv, 0, 0, 1, expr) KERNEL3(name##_vvs, 1, 1, 0, expr) KERNEL3(name##_svs, 0, 1, 0, expr)                    \
-    KERNEL3(name##_vss, 1, 0, 0, expr)
+#define TERNARY(name, expr)                                                                                                    \
+    KERNEL3(name##_vvv, 1, 1, 1, expr)                                                                                         \
+    KERNEL3(name##_svv, 0, 1, 1, expr) KERNEL3(name##_vsv, 1, 0, 1, expr) KERNEL3(name##_ssv, 0, 0, 1, expr)                   \
+        KERNEL3(name##_vvs, 1, 1, 0, expr) KERNEL3(name##_svs, 0, 1, 0, expr) KERNEL3(name##_vss, 1, 0, 0, expr)
 
 static double sigmoid(double x) {
     double e = exp(-fabs(x));
     return (x >= 0 ? 1 : e) / (1 + e);
 }
-static double larger(double x, double y) { return x > y || x != x ? x : y; }
-static double smaller(double x, double y) { return x < y || x != x ? x : y; }
+static double larger(double x, double y) {
+    return x > y || x != x ? x : y;
+}
+static double smaller(double x, double y) {
+    return x < y || x != x ? x : y;
+}
 
 KERNEL1(copy, x)
 KERNEL1(neg, -x)
@@ -105,16 +109,16 @@ static void fill(const wf_row_args *a) {
     }
 }
 
-#define ROW_REDUCTION(name, start, step)                                                                                        \
-    static void name(const wf_row_args *a) {                                                                                    \
-        FOR_ROW {                                                                                                               \
-            OPERAND(0) double t = start;                                                                                        \
-            for (int64_t i = 0; i < n; i++) {                                                                                   \
-                double x = p0[i];                                                                                               \
-                t = step;                                                                                                       \
-            }                                                                                                                   \
-            ((double *)a->d)[r * a->dp] = t;                                                                                    \
-        }                                                                                                                       \
+#define ROW_REDUCTION(name, start, step)                                                                                       \
+    static void name(const wf_row_args *a) {                                                                                   \
+        FOR_ROW {                                                                                                              \
+            OPERAND(0) double t = start;                                                                                       \
+            for (int64_t i = 0; i < n; i++) {                                                                                  \
+                double x = p0[i];                                                                                              \
+                t = step;                                                                                                      \
+            }                                                                                                                  \
+            ((double *)a->d)[r * a->dp] = t;                                                                                   \
+        }                                                                                                                      \
     }
 ROW_REDUCTION(sum, 0, t + x)
 ROW_REDUCTION(amax, -INFINITY, larger(t, x))
@@ -135,12 +139,12 @@ static void sum_rows(const wf_row_args *a) {
     }
 }
 
-#define DOT_ROWS(name, e0, e1)                                                                                                  \
-    static void name(const wf_row_args *a) {                                                                                    \
-        double *d = a->d;                                                                                                       \
-        FOR_ROW {                                                                                                               \
-            OPERAND(0) OPERAND(1) for (int64_t i = 0; i < n; i++) d[i] += p0[i * e0] * p1[i * e1];                              \
-        }                                                                                                                       \
+#define DOT_ROWS(name, e0, e1)                                                                                                 \
+    static void name(const wf_row_args *a) {                                                                                   \
+        double *d = a->d;                                                                                                      \
+        FOR_ROW {                                                                                                              \
+            OPERAND(0) OPERAND(1) for (int64_t i = 0; i < n; i++) d[i] += p0[i * e0] * p1[i * e1];                             \
+        }                                                                                                                      \
     }
 DOT_ROWS(dot_rows_vv, 1, 1)
 DOT_ROWS(dot_rows_sv, 0, 1)
@@ -153,7 +157,9 @@ static void sum_rows_narrow(const wf_row_args *a) {
 
 /* ---- conversion: integers are cut towards 0 and held to their range; NaN becomes 0 ---- */
 
-static double hold(double x, double lo, double hi) { return x >= lo ? (x <= hi ? x : hi) : (x < lo ? lo : 0); }
+static double hold(double x, double lo, double hi) {
+    return x >= lo ? (x <= hi ? x : hi) : (x < lo ? lo : 0);
+}
 static float bf16_to_f32(uint16_t h) {
     uint32_t b = (uint32_t)h << 16;
     float x;
@@ -161,23 +167,23 @@ static float bf16_to_f32(uint16_t h) {
     return x;
 }
 
-#define CONVERT(name, type, from, to)                                                                                           \
-    static void load_##name(const wf_row_args *a) {                                                                             \
-        FOR_ROW {                                                                                                               \
-            const type *p = (const type *)a->s[0] + r * a->sp[0];                                                               \
-            RESULT for (int64_t i = 0; i < n; i++) d[i] = (double)from(p[i * a->step]);                                         \
-        }                                                                                                                       \
-    }                                                                                                                           \
-    static void store_##name(const wf_row_args *a) {                                                                            \
-        FOR_ROW {                                                                                                               \
-            OPERAND(0) type *d = (type *)a->d + r * a->dp;                                                                      \
-            for (int64_t i = 0; i < n; i++) d[i * a->step] = (type)to(p0[i]);                                                   \
-        }                                                                                                                       \
-    }                                                                                                                           \
-    static void round_##name(const wf_row_args *a) {                                                                            \
-        FOR_ROW {                                                                                                               \
-            OPERAND(0) RESULT for (int64_t i = 0; i < n; i++) d[i] = (double)from((type)to(p0[i]));                             \
-        }                                                                                                                       \
+#define CONVERT(name, type, from, to)                                                                                          \
+    static void load_##name(const wf_row_args *a) {                                                                            \
+        FOR_ROW {                                                                                                              \
+            const type *p = (const type *)a->s[0] + r * a->sp[0];                                                              \
+            RESULT for (int64_t i = 0; i < n; i++) d[i] = (double)from(p[i * a->step]);                                        \
+        }                                                                                                                      \
+    }                                                                                                                          \
+    static void store_##name(const wf_row_args *a) {                                                                           \
+        FOR_ROW {                                                                                                              \
+            OPERAND(0) type *d = (type *)a->d + r * a->dp;                                                                     \
+            for (int64_t i = 0; i < n; i++) d[i * a->step] = (type)to(p0[i]);                                                  \
+        }                                                                                                                      \
+    }                                                                                                                          \
+    static void round_##name(const wf_row_args *a) {                                                                           \
+        FOR_ROW {                                                                                                              \
+            OPERAND(0) RESULT for (int64_t i = 0; i < n; i++) d[i] = (double)from((type)to(p0[i]));                            \
+        }                                                                                                                      \
     }
 #define SAME(x) (x)
 #define TO_I32(x) hold(x, -2147483648.0, 2147483647.0)
@@ -195,7 +201,8 @@ CONVERT(bf16, uint16_t, bf16_to_f32, TO_BF16)
 
 static void index_numbers(const wf_row_args *a) {
     FOR_ROW {
-        RESULT for (int64_t i = 0; i < n; i++) d[i] = (double)((a->index + r * a->sp[1] + i * a->step) / a->number[0] % a->number[1]);
+        RESULT for (int64_t i = 0; i < n; i++) d[i] =
+            (double)((a->index + r * a->sp[1] + i * a->step) / a->number[0] % a->number[1]);
     }
 }
 
@@ -230,27 +237,83 @@ static void normal_numbers(const wf_row_args *a) {
     }
 }
 
-#define B2(name) {[0] = name##_vv, [1] = name##_sv, [2] = name##_vs}
-#define B3(name)                                                                                                                \
-    {[0] = name##_vvv, [1] = name##_svv, [2] = name##_vsv, [3] = name##_ssv, [4] = name##_vvs, [5] = name##_svs, [6] = name##_vss}
+#define B2(name)                                                                                                               \
+    { [0] = name##_vv, [1] = name##_sv, [2] = name##_vs }
+#define B3(name)                                                                                                               \
+    {                                                                                                                          \
+        [0] = name##_vvv, [1] = name##_svv, [2] = name##_vsv, [3] = name##_ssv, [4] = name##_vvs, [5] = name##_svs,            \
+        [6] = name##_vss                                                                                                       \
+    }
 
 const wf_row_kernels wf_row_kernels_double = {
-    .op = {[WF_ROW_COPY] = {copy, copy_s}, [WF_ROW_NEG] = {neg}, [WF_ROW_ABS] = {abs_}, [WF_ROW_SIGN] = {sign},
-           [WF_ROW_EXP] = {exp_}, [WF_ROW_EXPM1] = {expm1_}, [WF_ROW_LOG] = {log_}, [WF_ROW_LOG1P] = {log1p_},
-           [WF_ROW_SQRT] = {sqrt_}, [WF_ROW_RSQRT] = {rsqrt}, [WF_ROW_RECIP] = {recip}, [WF_ROW_SQUARE] = {square},
-           [WF_ROW_TANH] = {tanh_}, [WF_ROW_SIGMOID] = {sigmoid_}, [WF_ROW_SOFTPLUS] = {softplus}, [WF_ROW_ERF] = {erf_},
-           [WF_ROW_SIN] = {sin_}, [WF_ROW_COS] = {cos_}, [WF_ROW_FLOOR] = {floor_}, [WF_ROW_ROUND] = {round_},
-           [WF_ROW_IS_FINITE] = {is_finite}, [WF_ROW_ADD_IMM] = {add_imm}, [WF_ROW_MUL_IMM] = {mul_imm}, [WF_ROW_MAX_IMM] = {max_imm},
-           [WF_ROW_MIN_IMM] = {min_imm}, [WF_ROW_POW_IMM] = {pow_imm}, [WF_ROW_ADD] = B2(add), [WF_ROW_SUB] = B2(sub),
-           [WF_ROW_MUL] = B2(mul), [WF_ROW_DIV] = B2(div), [WF_ROW_MAX] = B2(max), [WF_ROW_MIN] = B2(min), [WF_ROW_POW] = B2(pow),
-           [WF_ROW_LT] = B2(lt), [WF_ROW_LE] = B2(le), [WF_ROW_EQ] = B2(eq), [WF_ROW_NE] = B2(ne), [WF_ROW_WHERE] = B3(where),
-           [WF_ROW_FMA] = B3(fma), [WF_ROW_FMS] = B3(fms), [WF_ROW_FNMA] = B3(fnma), [WF_ROW_FILL] = {fill},
-           [WF_ROW_INDEX] = {index_numbers}, [WF_ROW_UNIFORM] = {uniform_numbers}, [WF_ROW_NORMAL] = {normal_numbers},
-           [WF_ROW_SUM] = {sum}, [WF_ROW_AMAX] = {amax}, [WF_ROW_AMIN] = {amin}, [WF_ROW_DOT] = {dot_vv},
-           [WF_ROW_SUM_ROWS] = {sum_rows}, [WF_ROW_DOT_ROWS] = {dot_rows_vv, dot_rows_sv, dot_rows_vs}},
-    .round = {[WF_F32] = round_f32, [WF_BF16] = round_bf16, [WF_I32] = round_i32, [WF_U8] = round_u8, [WF_F64] = round_f64, [WF_I8] = round_i8},
-    .load = {[WF_F32] = load_f32, [WF_BF16] = load_bf16, [WF_I32] = load_i32, [WF_U8] = load_u8, [WF_F64] = load_f64, [WF_I8] = load_i8},
-    .store = {[WF_F32] = store_f32, [WF_BF16] = store_bf16, [WF_I32] = store_i32, [WF_U8] = store_u8, [WF_F64] = store_f64,
+    .op = {[WF_ROW_COPY] = {copy, copy_s},
+           [WF_ROW_NEG] = {neg},
+           [WF_ROW_ABS] = {abs_},
+           [WF_ROW_SIGN] = {sign},
+           [WF_ROW_EXP] = {exp_},
+           [WF_ROW_EXPM1] = {expm1_},
+           [WF_ROW_LOG] = {log_},
+           [WF_ROW_LOG1P] = {log1p_},
+           [WF_ROW_SQRT] = {sqrt_},
+           [WF_ROW_RSQRT] = {rsqrt},
+           [WF_ROW_RECIP] = {recip},
+           [WF_ROW_SQUARE] = {square},
+           [WF_ROW_TANH] = {tanh_},
+           [WF_ROW_SIGMOID] = {sigmoid_},
+           [WF_ROW_SOFTPLUS] = {softplus},
+           [WF_ROW_ERF] = {erf_},
+           [WF_ROW_SIN] = {sin_},
+           [WF_ROW_COS] = {cos_},
+           [WF_ROW_FLOOR] = {floor_},
+           [WF_ROW_ROUND] = {round_},
+           [WF_ROW_IS_FINITE] = {is_finite},
+           [WF_ROW_ADD_IMM] = {add_imm},
+           [WF_ROW_MUL_IMM] = {mul_imm},
+           [WF_ROW_MAX_IMM] = {max_imm},
+           [WF_ROW_MIN_IMM] = {min_imm},
+           [WF_ROW_POW_IMM] = {pow_imm},
+           [WF_ROW_ADD] = B2(add),
+           [WF_ROW_SUB] = B2(sub),
+           [WF_ROW_MUL] = B2(mul),
+           [WF_ROW_DIV] = B2(div),
+           [WF_ROW_MAX] = B2(max),
+           [WF_ROW_MIN] = B2(min),
+           [WF_ROW_POW] = B2(pow),
+           [WF_ROW_LT] = B2(lt),
+           [WF_ROW_LE] = B2(le),
+           [WF_ROW_EQ] = B2(eq),
+           [WF_ROW_NE] = B2(ne),
+           [WF_ROW_WHERE] = B3(where),
+           [WF_ROW_FMA] = B3(fma),
+           [WF_ROW_FMS] = B3(fms),
+           [WF_ROW_FNMA] = B3(fnma),
+           [WF_ROW_FILL] = {fill},
+           [WF_ROW_INDEX] = {index_numbers},
+           [WF_ROW_UNIFORM] = {uniform_numbers},
+           [WF_ROW_NORMAL] = {normal_numbers},
+           [WF_ROW_SUM] = {sum},
+           [WF_ROW_AMAX] = {amax},
+           [WF_ROW_AMIN] = {amin},
+           [WF_ROW_DOT] = {dot_vv},
+           [WF_ROW_SUM_ROWS] = {sum_rows},
+           [WF_ROW_DOT_ROWS] = {dot_rows_vv, dot_rows_sv, dot_rows_vs}},
+    .round = {[WF_F32] = round_f32,
+              [WF_BF16] = round_bf16,
+              [WF_I32] = round_i32,
+              [WF_U8] = round_u8,
+              [WF_F64] = round_f64,
+              [WF_I8] = round_i8},
+    .load = {[WF_F32] = load_f32,
+             [WF_BF16] = load_bf16,
+             [WF_I32] = load_i32,
+             [WF_U8] = load_u8,
+             [WF_F64] = load_f64,
+             [WF_I8] = load_i8},
+    .store = {[WF_F32] = store_f32,
+              [WF_BF16] = store_bf16,
+              [WF_I32] = store_i32,
+              [WF_U8] = store_u8,
+              [WF_F64] = store_f64,
               [WF_I8] = store_i8},
     .stream = copy,
     .sum_rows_narrow = sum_rows_narrow,

@@ -5,17 +5,21 @@
 
 static const double LOWEST = -3.0e38; /* a finite float32: x - max(x) stays -inf, and not NaN, in a row of -inf */
 
-static unsigned last_axis(const wf_node *x) { return 1u << (x->shape.rank - 1); }
+static unsigned last_axis(const wf_node *x) {
+    return 1u << (x->shape.rank - 1);
+}
 
 static bool unfit(wf_graph *g, const char *name, wf_node *x) {
     if (!x) return true;
     if (x->shape.rank > 0 && wf_is_float(x->dtype)) return false;
-    wf_graph_fail(g, WF_EINVAL, "%s: takes floating-point input with at least one axis, not %s of rank %d", name, wf_dtype_name(x->dtype),
-                  x->shape.rank);
+    wf_graph_fail(g, WF_EINVAL, "%s: takes floating-point input with at least one axis, not %s of rank %d", name,
+                  wf_dtype_name(x->dtype), x->shape.rank);
     return true;
 }
 
-static wf_node *row_max(wf_graph *g, wf_node *x) { return wf_max_c(g, wf_amax(g, x, last_axis(x), true), LOWEST); }
+static wf_node *row_max(wf_graph *g, wf_node *x) {
+    return wf_max_c(g, wf_amax(g, x, last_axis(x), true), LOWEST);
+}
 
 /* gx = y (gy - sum(gy y)) */
 static wf_status vjp_softmax(wf_graph *g, void *ctx, wf_node *y, wf_node *const *in, int n_in, wf_node *gy, wf_node **gin) {

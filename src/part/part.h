@@ -23,18 +23,18 @@ typedef struct wf_init {
     wf_init_kind kind;
     double a; /* CONST: value; NORMAL, TRUNC_NORMAL (cut at 2 std): std; UNIFORM: half-width */
 } wf_init;
-enum { /* wf_param.flags */
-    WF_PARAM_NO_DECAY = 1, /* gains, biases, positions, tokens: no weight decay */
-    WF_PARAM_BUFFER = 2,   /* state saved in checkpoints, no gradient (running statistics) */
-    WF_PARAM_FROZEN = 4,   /* not trained */
-    WF_PARAM_MATRIX = 8,   /* hidden 2-D weight: Muon may take it (not embeddings, not the head) */
+enum {                        /* wf_param.flags */
+       WF_PARAM_NO_DECAY = 1, /* gains, biases, positions, tokens: no weight decay */
+       WF_PARAM_BUFFER = 2,   /* state saved in checkpoints, no gradient (running statistics) */
+       WF_PARAM_FROZEN = 4,   /* not trained */
+       WF_PARAM_MATRIX = 8,   /* hidden 2-D weight: Muon may take it (not embeddings, not the head) */
 };
 typedef struct wf_param {
-    const char *name;      /* dotted, unique in the model */
-    wf_tensor *value;      /* float32 master (int32 for counters) */
+    const char *name; /* dotted, unique in the model */
+    wf_tensor *value; /* float32 master (int32 for counters) */
     wf_init init;
     uint32_t flags;
-    int uses;              /* modules that share it */
+    int uses; /* modules that share it */
 } wf_param;
 
 /* ---- a module ---- */
@@ -48,22 +48,23 @@ struct wf_module {
     int n_child, n_param;
     wf_module **child;
     wf_param **param;
-    void *data;            /* what setup wants to keep, in the model's arena */
+    void *data;              /* what setup wants to keep, in the model's arena */
     const char **param_name; /* local names ("weight"), pair with param */
     wf_module *parent;
-    const void *args;      /* what the parent hands over beside options: wf_linear_args, wf_sublayer_args, wf_stack_opt; may be NULL */
+    const void
+        *args; /* what the parent hands over beside options: wf_linear_args, wf_sublayer_args, wf_stack_opt; may be NULL */
 };
 
 /* One registration struct per part; the table of all is src/part/catalogue.c (model parts: src/model/). */
 struct wf_part {
-    const char *slot, *name;  /* "mixer", "softmax" */
-    const char *title;        /* one line */
-    const char *paper;        /* authors, title, year, arXiv */
-    const char *sheet;        /* "00", "02": the system it belongs to */
-    const char *formula;      /* a few lines, letters of the alphabet above */
-    const char *facts;        /* what a user should know: pitfalls, when it works */
-    const char *cost;         /* words: FLOPs, parameters, state per token */
-    const char *golden;       /* module names of golden cases that cover it, space separated; "" none */
+    const char *slot, *name; /* "mixer", "softmax" */
+    const char *title;       /* one line */
+    const char *paper;       /* authors, title, year, arXiv */
+    const char *sheet;       /* "00", "02": the system it belongs to */
+    const char *formula;     /* a few lines, letters of the alphabet above */
+    const char *facts;       /* what a user should know: pitfalls, when it works */
+    const char *cost;        /* words: FLOPs, parameters, state per token */
+    const char *golden;      /* module names of golden cases that cover it, space separated; "" none */
     const wf_option *options;
     size_t opt_size;
     bool causal_ok, bidirectional_ok; /* mixers */
@@ -87,15 +88,17 @@ wf_param *wf_declare_buffer(wf_module *m, const char *name, wf_dtype t, wf_shape
 wf_module *wf_child(wf_module *m, const char *name, const wf_part *part, const wf_value *options, int64_t in, int64_t out);
 /* `spec` is a recipe entry: a name ("softmax") or a map {name: softmax, heads: 6}; NULL: what the model says for the slot
  * (model->defaults), else default_name. A mixer that cannot do what the model asks (causal or not) fails here, with place and remedy. */
-wf_module *wf_child_spec(wf_module *m, const char *name, const char *slot, const char *default_name, const wf_value *spec, int64_t in, int64_t out);
+wf_module *wf_child_spec(wf_module *m, const char *name, const char *slot, const char *default_name, const wf_value *spec,
+                         int64_t in, int64_t out);
 /* Make `m`'s parameter `name` an alias of another (tied embeddings, shared layers). */
 wf_status wf_share(wf_module *m, const char *name, wf_param *p);
 wf_module *wf_module_find(wf_module *m, const char *child);
 /* As wf_child_spec, with args for the child's setup. */
-wf_module *wf_child_with(wf_module *m, const char *name, const char *slot, const char *default_name, const wf_value *spec, int64_t in,
-                         int64_t out, const void *args);
+wf_module *wf_child_with(wf_module *m, const char *name, const char *slot, const char *default_name, const wf_value *spec,
+                         int64_t in, int64_t out, const void *args);
 /* A child that the part itself specifies: fmt gives YAML like "{name: layernorm, eps: 1e-6}". */
-wf_module *wf_child_text(wf_module *m, const char *name, const char *slot, int64_t in, int64_t out, const char *fmt, ...) WF_PRINTF(6, 7);
+wf_module *wf_child_text(wf_module *m, const char *name, const char *slot, int64_t in, int64_t out, const char *fmt, ...)
+    WF_PRINTF(6, 7);
 /* A child of slot "linear" as the model wants it (linear: in the recipe). What it is for sets its initial weights. */
 typedef enum {
     WF_LINEAR_INNER = 0,
@@ -120,7 +123,8 @@ typedef struct wf_sublayer_args {
 } wf_sublayer_args;
 wf_status wf_inner_norm_setup(wf_module *m, int64_t width);
 wf_node *wf_inner_norm(wf_build *b, wf_module *m, wf_node *x);
-wf_status wf_module_fail(const wf_module *m, wf_status s, const char *fmt, ...) WF_PRINTF(3, 4); /* with file:line and the module's name */
+wf_status wf_module_fail(const wf_module *m, wf_status s, const char *fmt, ...)
+    WF_PRINTF(3, 4); /* with file:line and the module's name */
 
 /* ---- building a graph from modules ---- */
 typedef struct wf_states wf_states; /* tensors that live between steps of one generation (KV caches, scan states) */
@@ -131,38 +135,38 @@ size_t wf_states_bytes(const wf_states *s);
 
 struct wf_build {
     wf_graph *g;
-    bool train;            /* dropout on, running statistics updated */
-    bool step;             /* streaming form: x holds the next T positions, states hold the past */
-    bool causal;           /* what the model asks of its mixers */
-    wf_dtype compute;      /* dtype of matrix products: WF_F32, WF_BF16 (weights cast, sums in float32), WF_F64 */
-    wf_node *lengths;      /* int32 [B] valid positions, or NULL */
-    wf_node *pos;          /* step: int32 [1], positions already seen; NULL otherwise */
-    int64_t max_length;    /* step: room in caches */
-    wf_node *seed;         /* int32[4] {seed lo, hi, step lo, hi}; NULL when nothing is random */
-    uint64_t next_stream;  /* each random operator takes the next */
-    wf_states *states;     /* step only */
-    wf_node *context;      /* [B,S,D] for cross attention, condition vectors; or NULL */
+    bool train;           /* dropout on, running statistics updated */
+    bool step;            /* streaming form: x holds the next T positions, states hold the past */
+    bool causal;          /* what the model asks of its mixers */
+    wf_dtype compute;     /* dtype of matrix products: WF_F32, WF_BF16 (weights cast, sums in float32), WF_F64 */
+    wf_node *lengths;     /* int32 [B] valid positions, or NULL */
+    wf_node *pos;         /* step: int32 [1], positions already seen; NULL otherwise */
+    int64_t max_length;   /* step: room in caches */
+    wf_node *seed;        /* int32[4] {seed lo, hi, step lo, hi}; NULL when nothing is random */
+    uint64_t next_stream; /* each random operator takes the next */
+    wf_states *states;    /* step only */
+    wf_node *context;     /* [B,S,D] for cross attention, condition vectors; or NULL */
     int n_update, cap_update;
-    wf_node **update;      /* assigns of running statistics and states: effects of the plan */
+    wf_node **update; /* assigns of running statistics and states: effects of the plan */
     /* Called with named inner results (mixers: q, k, v, lse, weights; lm: hidden ...) when set. `plain`: attention is composed
      * of small operators, so that "weights" exist. */
     void (*tap)(void *ctx, const wf_module *m, const char *what, wf_node *n);
     void *tap_ctx;
     bool plain;
-    bool last_only;        /* step: only the last position's output is wanted ([B,1,V]) */
+    bool last_only;          /* step: only the last position's output is wanted ([B,1,V]) */
     int64_t grid[2], prefix; /* pictures: tokens are `prefix` special ones, then grid[0] rows of grid[1]; zeros elsewhere */
-    wf_node *keep;         /* float [B,L]: 1 for tokens that count (batch statistics), or NULL: all, or by `lengths` */
-    wf_node *score_bias;   /* added to attention scores, broadcastable to [B,H,L,S] (masks of any form), or NULL */
-    wf_node *types;        /* int32 [B,L]: token types (BERT's segments), or NULL: all 0 */
-    uint64_t serial;       /* of this build among those that use `states` */
-    void *memo;            /* casts made so far */
-    bool recompute;        /* topologies put every block between wf_recompute_begin and _end (train.recompute) */
+    wf_node *keep;           /* float [B,L]: 1 for tokens that count (batch statistics), or NULL: all, or by `lengths` */
+    wf_node *score_bias;     /* added to attention scores, broadcastable to [B,H,L,S] (masks of any form), or NULL */
+    wf_node *types;          /* int32 [B,L]: token types (BERT's segments), or NULL: all 0 */
+    uint64_t serial;         /* of this build among those that use `states` */
+    void *memo;              /* casts made so far */
+    bool recompute;          /* topologies put every block between wf_recompute_begin and _end (train.recompute) */
 };
 void wf_build_start(wf_build *b, wf_graph *g);
 void wf_build_end(wf_build *b);
 /* Node of a parameter, in float32 (or float64 when b->compute is). */
 wf_node *wf_use(wf_build *b, wf_module *m, const char *name);
-wf_node *wf_use_or_null(wf_build *b, wf_module *m, const char *name); /* NULL when not declared (no bias) */
+wf_node *wf_use_or_null(wf_build *b, wf_module *m, const char *name);             /* NULL when not declared (no bias) */
 wf_status wf_update(wf_build *b, wf_module *m, const char *name, wf_node *value); /* running statistics */
 /* State leaf of this module for the step form, zero at the start of a sequence. A module that is applied several times in one
  * model (shared, looped) has a state for each application. */
@@ -190,27 +194,28 @@ struct wf_model {
     wf_arena *arena;
     wf_module *root;
     int n_param, cap_param;
-    wf_param **param;      /* in order of declaration: the order of files and optimizers */
-    wf_value *recipe;      /* owned copy of the whole recipe (model, task, train) */
+    wf_param **param; /* in order of declaration: the order of files and optimizers */
+    wf_value *recipe; /* owned copy of the whole recipe (model, task, train) */
     /* What a model says to its parts before it makes them (in its setup). */
-    bool causal;           /* mixers must not look ahead */
-    bool bias;             /* linears have biases, where a part leaves it open */
-    int64_t max_length;    /* longest sequence of training; 0: open */
+    bool causal;        /* mixers must not look ahead */
+    bool bias;          /* linears have biases, where a part leaves it open */
+    int64_t max_length; /* longest sequence of training; 0: open */
     int64_t layers;
-    wf_init init;          /* of linear weights; kind ZERO: normal 0.02 */
-    double residual_std;   /* of the last linear of a residual branch; 0: as init */
-    double value_std;      /* of role VALUE; 0: as init */
-    wf_value *defaults;    /* slot -> recipe entry, for slots a part leaves open (linear, norm, position); owned */
-    size_t bytes, limit;   /* of all parameters so far; what they may take, 0: any */
-    wf_value *made;        /* module path -> options that parts themselves wrote; owned */
+    wf_init init;        /* of linear weights; kind ZERO: normal 0.02 */
+    double residual_std; /* of the last linear of a residual branch; 0: as init */
+    double value_std;    /* of role VALUE; 0: as init */
+    wf_value *defaults;  /* slot -> recipe entry, for slots a part leaves open (linear, norm, position); owned */
+    size_t bytes, limit; /* of all parameters so far; what they may take, 0: any */
+    wf_value *made;      /* module path -> options that parts themselves wrote; owned */
     int n_constant, cap_constant;
     struct wf_constant {
         const char *key;
         wf_tensor *value;
-    } *constant;
+    } * constant;
 };
 /* Tables that are computed, not learned (sines, slopes): one a key and model, made by `fill` when first asked for. */
-wf_tensor *wf_model_constant(wf_model *m, const char *key, wf_dtype t, wf_shape s, void (*fill)(wf_tensor *t, const void *ctx), const void *ctx);
+wf_tensor *wf_model_constant(wf_model *m, const char *key, wf_dtype t, wf_shape s, void (*fill)(wf_tensor *t, const void *ctx),
+                             const void *ctx);
 /* Build from a recipe's `model` map ({name: lm, ...}); parameters are initialised from `seed` (each by its own stream, so that
  * designs that share a parameter name share its numbers). `recipe` may be the whole recipe or only the model map. */
 wf_model *wf_model_new(const wf_value *recipe, uint64_t seed);
@@ -223,11 +228,13 @@ wf_param *wf_model_param(const wf_model *m, const char *name);
 wf_model *wf_model_alloc(void); /* no root yet: for wf_model_new and wf_model_of_part */
 wf_module *wf_model_root(wf_model *model, const wf_part *part, const wf_value *options); /* make and set it */
 /* A model that is one part alone: tests, `weft check`, measuring. `spec` as in wf_child_spec. in, out: widths. */
-wf_model *wf_model_of_part(const char *slot, const wf_value *spec, int64_t in, int64_t out, bool causal, int64_t max_length, uint64_t seed);
+wf_model *wf_model_of_part(const char *slot, const wf_value *spec, int64_t in, int64_t out, bool causal, int64_t max_length,
+                           uint64_t seed);
 /* Fill all parameters with their initial numbers. */
 wf_status wf_model_init(wf_model *m, uint64_t seed);
 /* Files: one .safetensors with weights and metadata {format: weft-model-1, recipe: JSON, ...}. */
-wf_status wf_model_save(const wf_model *m, const char *path, wf_dtype as, const char *const *meta_key, const char *const *meta_text, int n_meta);
+wf_status wf_model_save(const wf_model *m, const char *path, wf_dtype as, const char *const *meta_key,
+                        const char *const *meta_text, int n_meta);
 wf_model *wf_model_load(const char *path);
 wf_status wf_model_read_weights(wf_model *m, const wf_st_file *f); /* every name and shape must match */
 

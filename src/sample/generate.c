@@ -6,9 +6,9 @@
 
 typedef struct step_plan { /* the model on T positions of every sequence */
     int64_t length;
-    wf_tensor *tokens;     /* int32 [B,T] */
+    wf_tensor *tokens; /* int32 [B,T] */
     wf_graph *graph;
-    wf_plan *plan;         /* out 0: logits [B,1,V] float32 */
+    wf_plan *plan; /* out 0: logits [B,1,V] float32 */
     int64_t vocab;
 } step_plan;
 
@@ -16,10 +16,10 @@ struct wf_session {
     wf_model *model;
     wf_session_opt opt;
     wf_states *states;
-    wf_tensor *pos;        /* int32 [1]: positions the states hold */
+    wf_tensor *pos; /* int32 [1]: positions the states hold */
     int64_t position;
     step_plan one, many;
-    wf_tensor **weight;    /* bfloat16 copies by parameter, NULL where float32 is used; NULL: none */
+    wf_tensor **weight; /* bfloat16 copies by parameter, NULL where float32 is used; NULL: none */
     const float *logits;
 };
 
@@ -83,7 +83,8 @@ static wf_node *build(wf_session *s, step_plan *p, wf_build *b) {
     wf_node *y = wf_apply(b, s->model->root, wf_leaf(p->graph, p->tokens, "tokens"));
     if (y && (y->shape.rank != 3 || y->shape.dim[1] != 1)) {
         char text[96];
-        return wf_graph_fail(p->graph, WF_EUNSUPPORTED, "the model gives %s, not logits [B, 1, V] of the last position: it is no language model",
+        return wf_graph_fail(p->graph, WF_EUNSUPPORTED,
+                             "the model gives %s, not logits [B, 1, V] of the last position: it is no language model",
                              wf_shape_text(&y->shape, text));
     }
     return wf_contiguous(p->graph, wf_cast(p->graph, y, WF_F32));
@@ -95,7 +96,9 @@ static wf_status build_graph(wf_session *s, step_plan *p, bool plan) {
     wf_node *y = (p->graph = wf_graph_open()) ? build(s, p, &b) : NULL;
     exchange_weights(s);
     if (!p->graph) return WF_ENOMEM;
-    wf_status status = y ? WF_OK : wf_fail(wf_graph_status(p->graph) ? wf_graph_status(p->graph) : WF_EINVAL, "%s", wf_graph_message(p->graph));
+    wf_status status =
+        y ? WF_OK
+          : wf_fail(wf_graph_status(p->graph) ? wf_graph_status(p->graph) : WF_EINVAL, "%s", wf_graph_message(p->graph));
     if (y && plan) {
         p->vocab = y->shape.dim[2];
         if (!(p->plan = wf_plan_new(p->graph, &y, 1, b.update, b.n_update, NULL))) status = WF_EINVAL;
@@ -165,8 +168,10 @@ static wf_status run(wf_session *s, step_plan *p, const int32_t *tokens, int64_t
 wf_status wf_session_feed(wf_session *s, const int32_t *tokens, int64_t n) {
     if (n < 1) return wf_fail(WF_EINVAL, "nothing to feed: n is %lld", (long long)n);
     if (n > s->opt.max_length - s->position)
-        return wf_fail(WF_EINVAL, "the session has room for %lld positions, %lld are taken and %lld more were given; make max_length larger",
-                       (long long)s->opt.max_length, (long long)s->position, (long long)n);
+        return wf_fail(
+            WF_EINVAL,
+            "the session has room for %lld positions, %lld are taken and %lld more were given; make max_length larger",
+            (long long)s->opt.max_length, (long long)s->position, (long long)n);
     for (int64_t i = 0; i < n * s->opt.batch; i++)
         if (tokens[i] < 0 || tokens[i] >= s->one.vocab)
             return wf_fail(WF_EINVAL, "token %d is not below the vocabulary of %lld", tokens[i], (long long)s->one.vocab);
@@ -180,10 +185,18 @@ wf_status wf_session_feed(wf_session *s, const int32_t *tokens, int64_t n) {
     return WF_OK;
 }
 
-const float *wf_session_logits(const wf_session *s) { return s->logits; }
-int64_t wf_session_position(const wf_session *s) { return s->position; }
-int64_t wf_session_vocab(const wf_session *s) { return s->one.vocab; }
-wf_plan *wf_session_plan(wf_session *s) { return s->one.plan; }
+const float *wf_session_logits(const wf_session *s) {
+    return s->logits;
+}
+int64_t wf_session_position(const wf_session *s) {
+    return s->position;
+}
+int64_t wf_session_vocab(const wf_session *s) {
+    return s->one.vocab;
+}
+wf_plan *wf_session_plan(wf_session *s) {
+    return s->one.plan;
+}
 
 size_t wf_session_bytes(const wf_session *s) {
     size_t n = wf_states_bytes(s->states);
@@ -200,7 +213,8 @@ size_t wf_session_bytes(const wf_session *s) {
 
 /* ---- the loop ---- */
 
-static wf_status decode(wf_session *s, wf_picker *picker, const wf_generate_opt *opt, wf_on_token on_token, void *ctx, int64_t *made) {
+static wf_status decode(wf_session *s, wf_picker *picker, const wf_generate_opt *opt, wf_on_token on_token, void *ctx,
+                        int64_t *made) {
     for (*made = 0; *made < opt->tokens;) {
         int32_t token = wf_pick(picker, s->logits);
         if (token < 0) return wf_fail(WF_ENONFINITE, "no logit at position %lld is a number", (long long)s->position);
@@ -214,10 +228,11 @@ static wf_status decode(wf_session *s, wf_picker *picker, const wf_generate_opt 
     return WF_OK;
 }
 
-wf_status wf_generate(wf_session *s, const int32_t *prompt, int64_t n, const wf_generate_opt *opt, wf_on_token on_token, void *ctx,
-                      wf_generate_report *report) {
+wf_status wf_generate(wf_session *s, const int32_t *prompt, int64_t n, const wf_generate_opt *opt, wf_on_token on_token,
+                      void *ctx, wf_generate_report *report) {
     wf_generate_report r = {.prompt = n};
-    if (s->opt.batch != 1) return wf_fail(WF_EINVAL, "wf_generate wants a session of batch 1, not %lld", (long long)s->opt.batch);
+    if (s->opt.batch != 1)
+        return wf_fail(WF_EINVAL, "wf_generate wants a session of batch 1, not %lld", (long long)s->opt.batch);
     if (n < 1) return wf_fail(WF_EINVAL, "the prompt is empty; give at least one token");
     wf_picker *picker = wf_picker_new(&opt->pick, s->one.vocab, opt->seed);
     if (!picker) return WF_EINVAL;

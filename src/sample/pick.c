@@ -47,7 +47,9 @@ static bool before(const candidate *a, const candidate *b) {
     return a->logit > b->logit || (a->logit == b->logit && a->token < b->token);
 }
 
-static int by_logit(const void *x, const void *y) { return before(x, y) ? -1 : 1; }
+static int by_logit(const void *x, const void *y) {
+    return before(x, y) ? -1 : 1;
+}
 
 /* Heap of the k best with the worst on top. */
 static void sift_down(candidate *h, int64_t n, int64_t i) {

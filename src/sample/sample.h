@@ -27,8 +27,8 @@ wf_status wf_session_feed(wf_session *s, const int32_t *tokens, int64_t n);
 const float *wf_session_logits(const wf_session *s);
 int64_t wf_session_position(const wf_session *s); /* tokens fed since the start */
 int64_t wf_session_vocab(const wf_session *s);
-size_t wf_session_bytes(const wf_session *s);     /* states, arenas and converted weights, without the model */
-wf_plan *wf_session_plan(wf_session *s);          /* of a single position, for costs and profiles; borrowed */
+size_t wf_session_bytes(const wf_session *s); /* states, arenas and converted weights, without the model */
+wf_plan *wf_session_plan(wf_session *s);      /* of a single position, for costs and profiles; borrowed */
 
 /* ---- picking a token ---- */
 typedef struct wf_pick_opt {
@@ -47,7 +47,7 @@ typedef struct wf_generate_opt {
     int64_t tokens; /* new tokens at most */
     wf_pick_opt pick;
     uint64_t seed;
-    int32_t stop;   /* this token ends the text and is not reported; negative: none */
+    int32_t stop; /* this token ends the text and is not reported; negative: none */
 } wf_generate_opt;
 typedef struct wf_generate_report {
     int64_t prompt, tokens;
@@ -56,7 +56,7 @@ typedef struct wf_generate_report {
 /* Called with every new token; false ends the text. */
 typedef bool (*wf_on_token)(void *ctx, int32_t token);
 /* Feed the prompt (at least one token) after what the session holds, then generate. Batch 1. report may be NULL. */
-wf_status wf_generate(wf_session *s, const int32_t *prompt, int64_t n, const wf_generate_opt *opt, wf_on_token on_token, void *ctx,
-                      wf_generate_report *report);
+wf_status wf_generate(wf_session *s, const int32_t *prompt, int64_t n, const wf_generate_opt *opt, wf_on_token on_token,
+                      void *ctx, wf_generate_report *report);
 
 #endif

@@ -11,7 +11,8 @@
 #include <unistd.h>
 #include <weft.h>
 
-static const char recipe[] = "model: {name: lm, width: 32, layers: 2, vocab: 50, length: 16, mixer: {name: softmax, heads: 4}, norm: rmsnorm, position: rope}";
+static const char recipe[] = "model: {name: lm, width: 32, layers: 2, vocab: 50, length: 16, mixer: {name: softmax, heads: 4}, "
+                             "norm: rmsnorm, position: rope}";
 
 static weft_model *build(void) {
     weft_model *m = NULL;

@@ -30,8 +30,10 @@ static void check_draws(const wf_pick_opt *opt, const float *logits, const doubl
     wf_picker_free(p);
     for (int i = 0; i < n; i++) {
         double sd = sqrt(want[i] * (1 - want[i]) / draws), got = (double)count[i] / draws;
-        if (want[i] == 0) assert_int_equal(count[i], 0);
-        else if (fabs(got - want[i]) > 5 * sd) fail_msg("token %d: frequency %g, probability %g", i, got, want[i]);
+        if (want[i] == 0)
+            assert_int_equal(count[i], 0);
+        else if (fabs(got - want[i]) > 5 * sd)
+            fail_msg("token %d: frequency %g, probability %g", i, got, want[i]);
     }
 }
 
@@ -44,7 +46,8 @@ static void draws_follow_the_distribution(void **state) {
     /* 0.4 + 0.3 reach 0.65 */
     check_draws(&(wf_pick_opt){.temperature = 1, .top_p = 0.65}, logits, (const double[]){0, 4.0 / 7, 0, 3.0 / 7}, 4);
     check_draws(&(wf_pick_opt){.temperature = 1, .top_p = 0.75}, logits, (const double[]){0, 4.0 / 9, 2.0 / 9, 3.0 / 9}, 4);
-    check_draws(&(wf_pick_opt){.temperature = 1, .top_k = 3, .top_p = 0.5}, logits, (const double[]){0, 4.0 / 7, 0, 3.0 / 7}, 4);
+    check_draws(&(wf_pick_opt){.temperature = 1, .top_k = 3, .top_p = 0.5}, logits, (const double[]){0, 4.0 / 7, 0, 3.0 / 7},
+                4);
 }
 
 static void ties_at_the_edge_of_top_k_go_to_lower_tokens(void **state) {
@@ -55,7 +58,8 @@ static void ties_at_the_edge_of_top_k_go_to_lower_tokens(void **state) {
 static void seeds_decide(void **state) {
     const float logits[8] = {0};
     int differ = 0;
-    wf_picker *a = wf_picker_new(&(wf_pick_opt){.temperature = 1}, 8, 3), *b = wf_picker_new(&(wf_pick_opt){.temperature = 1}, 8, 3),
+    wf_picker *a = wf_picker_new(&(wf_pick_opt){.temperature = 1}, 8, 3),
+              *b = wf_picker_new(&(wf_pick_opt){.temperature = 1}, 8, 3),
               *c = wf_picker_new(&(wf_pick_opt){.temperature = 1}, 8, 4);
     for (int i = 0; i < 50; i++) {
         int32_t x = wf_pick(a, logits);
@@ -79,7 +83,8 @@ static void bad_options_are_refused(void **state) {
 /* ---- sessions ---- */
 
 static wf_model *small_model(const char *more) {
-    char *text = wf_format("{name: lm, vocab: 256, length: 48, layers: 2, width: 32, mixer: {name: softmax, heads: 4}%s}", more);
+    char *text =
+        wf_format("{name: lm, vocab: 256, length: 48, layers: 2, width: 32, mixer: {name: softmax, heads: 4}%s}", more);
     wf_value *v = wf_yaml_parse(text, strlen(text), "test");
     wf_model *m = v ? wf_model_new(v, 5) : NULL;
     if (!m) fail_msg("%s", wf_message());
@@ -111,7 +116,8 @@ static void whole(wf_model *m, const int32_t *t, int64_t n, float out[256]) {
     wf_build b;
     wf_build_start(&b, g);
     b.causal = true;
-    wf_node *y = wf_contiguous(g, wf_slice(g, wf_cast(g, wf_apply(&b, m->root, wf_leaf(g, in, "tokens")), WF_F32), 1, n - 1, 1));
+    wf_node *y =
+        wf_contiguous(g, wf_slice(g, wf_cast(g, wf_apply(&b, m->root, wf_leaf(g, in, "tokens")), WF_F32), 1, n - 1, 1));
     if (!y) fail_msg("%s", wf_graph_message(g));
     wf_plan *p = wf_plan_new(g, &y, 1, NULL, 0, NULL);
     if (!p) fail_msg("%s", wf_message());

@@ -8,7 +8,9 @@
 
 /* ---- reference ---- */
 
-static double at(const wf_node *x, int64_t i) { return wf_tensor_get(x->base->leaf, x->offset + i); }
+static double at(const wf_node *x, int64_t i) {
+    return wf_tensor_get(x->base->leaf, x->offset + i);
+}
 
 /* Offset of item `index` of the result's leading axes in x, broadcast. */
 static int64_t item_of(const wf_node *x, const wf_shape *s, int64_t index) {
@@ -42,8 +44,8 @@ static void check_product(const wf_tensor *y, const wf_node *a, const wf_node *b
         if (y->dtype == WF_BF16) bound += fabs(sum) / 250;
         double got = wf_tensor_get(y, e);
         if (!(fabs(got - sum) <= bound))
-            fail_msg("element %lld (%lld,%lld) of [%lld,%lld]: %.9g, must be %.9g", (long long)e, (long long)i, (long long)j, (long long)m,
-                     (long long)n, got, sum);
+            fail_msg("element %lld (%lld,%lld) of [%lld,%lld]: %.9g, must be %.9g", (long long)e, (long long)i, (long long)j,
+                     (long long)m, (long long)n, got, sum);
     }
 }
 
@@ -156,7 +158,8 @@ static void test_int8_extremes(void **s) {
             memset(bt->data, low ? -128 : 127, bt->bytes);
             wf_tensor *t = rn_run(g, wf_matmul(g, wf_leaf(g, at, "a"), wf_leaf(g, bt, "b"), false, true));
             assert_non_null(t);
-            for (int64_t i = 0; i < wf_tensor_count(t); i++) assert_int_equal(((int32_t *)t->data)[i], 5001 * 255 * (low ? -128 : 127));
+            for (int64_t i = 0; i < wf_tensor_count(t); i++)
+                assert_int_equal(((int32_t *)t->data)[i], 5001 * 255 * (low ? -128 : 127));
             wf_tensor_free(t);
             wf_graph_free(g);
             wf_tensor_free(at);
@@ -195,7 +198,7 @@ static void views_of(wf_dtype d, int64_t L) {
     wf_node *qh = wf_permute(g, q, heads); /* [B,H,L,d] */
     check_views(g, qh, qh, false, true);
     check_views(g, qh, qh, true, false);
-    check_views(g, wf_slice(g, qh, 2, 1, L - 2), wf_slice(g, qh, 2, 2, 5), false, true);
+    check_views(g, wf_slice(g, qh, 2, 1, L - 2), wf_slice(g, qh, 2, 2, L > 7 ? 5 : L - 2), false, true);
     wf_node *one = wf_slice(g, wf_slice(g, w, 0, 1, 1), 2, 3, 9); /* [1,90,9], the same for all rows of q */
     check_views(g, wf_slice(g, q, 3, 4, 9), one, false, true);
     check_views(g, wf_expand(g, wf_slice(g, q, 0, 1, 1), WF_SHAPE(4, L, 3, 16)), wf_slice(g, w, 2, 11, 16), false, true);
@@ -238,8 +241,11 @@ static void linear_case(wf_dtype xd, wf_dtype wd, wf_dtype bd, wf_shape xs, int6
 }
 
 static void test_linear(void **s) {
-    static const wf_dtype types[][3] = {{WF_F32, WF_F32, WF_F32}, {WF_F32, WF_BF16, WF_F32}, {WF_BF16, WF_BF16, WF_BF16},
-                                        {WF_BF16, WF_F32, WF_F32}, {WF_F64, WF_F64, WF_F64}};
+    static const wf_dtype types[][3] = {{WF_F32, WF_F32, WF_F32},
+                                        {WF_F32, WF_BF16, WF_F32},
+                                        {WF_BF16, WF_BF16, WF_BF16},
+                                        {WF_BF16, WF_F32, WF_F32},
+                                        {WF_F64, WF_F64, WF_F64}};
     for (int i = 0; i < 5; i++) {
         const wf_dtype *t = types[i];
         linear_case(t[0], t[1], t[2], WF_SHAPE(70), 33);
@@ -258,7 +264,9 @@ static wf_node *build_plain(wf_graph *g, wf_node **x, void *ctx) {
     const product_case *c = ctx;
     return wf_matmul(g, x[0], x[1], c->ta, c->tb);
 }
-static wf_node *build_linear(wf_graph *g, wf_node **x, void *ctx) { return wf_linear(g, x[0], x[1], x[2]); }
+static wf_node *build_linear(wf_graph *g, wf_node **x, void *ctx) {
+    return wf_linear(g, x[0], x[1], x[2]);
+}
 /* both operands are views, one of them the same tensor twice */
 static wf_node *build_heads(wf_graph *g, wf_node **x, void *ctx) {
     static const int heads[] = {0, 2, 1, 3};
@@ -267,16 +275,31 @@ static wf_node *build_heads(wf_graph *g, wf_node **x, void *ctx) {
 }
 
 static void test_derivatives(void **s) {
-    static product_case c[] = {{WF_SHAPE(3, 5), WF_SHAPE(5, 4), false, false},     {WF_SHAPE(5, 3), WF_SHAPE(4, 5), true, true},
-                               {WF_SHAPE(2, 3, 5), WF_SHAPE(2, 4, 5), false, true}, {WF_SHAPE(2, 3, 5), WF_SHAPE(4, 5), false, true},
-                               {WF_SHAPE(2, 5, 3), WF_SHAPE(5, 4), true, false},    {WF_SHAPE(2, 1, 3, 5), WF_SHAPE(3, 5, 2), false, false},
-                               {WF_SHAPE(3, 5), WF_SHAPE(2, 5, 4), false, false},   {WF_SHAPE(2, 2, 3, 5), WF_SHAPE(1, 1, 5, 4), false, false},
-                               {WF_SHAPE(3, 1), WF_SHAPE(1, 4), false, false}};
+    static product_case c[] = {
+        {WF_SHAPE(3, 5), WF_SHAPE(5, 4), false, false},      {WF_SHAPE(5, 3), WF_SHAPE(4, 5), true, true},
+        {WF_SHAPE(2, 3, 5), WF_SHAPE(2, 4, 5), false, true}, {WF_SHAPE(2, 3, 5), WF_SHAPE(4, 5), false, true},
+        {WF_SHAPE(2, 5, 3), WF_SHAPE(5, 4), true, false},    {WF_SHAPE(2, 1, 3, 5), WF_SHAPE(3, 5, 2), false, false},
+        {WF_SHAPE(3, 5), WF_SHAPE(2, 5, 4), false, false},   {WF_SHAPE(2, 2, 3, 5), WF_SHAPE(1, 1, 5, 4), false, false},
+        {WF_SHAPE(3, 1), WF_SHAPE(1, 4), false, false}};
     for (size_t i = 0; i < sizeof c / sizeof c[0]; i++)
-        assert_true(gc_check(&(gc_case){.name = "matmul", .build = build_plain, .ctx = &c[i], .n = 2, .shape = {c[i].a, c[i].b}, .seed = i, .second = true}));
-    assert_true(gc_check(&(gc_case){.name = "linear", .build = build_linear, .n = 3, .shape = {WF_SHAPE(2, 3, 5), WF_SHAPE(4, 5), WF_SHAPE(4)},
-                                    .seed = 3, .second = true}));
-    assert_true(gc_check(&(gc_case){.name = "heads", .build = build_heads, .n = 2, .shape = {WF_SHAPE(2, 3, 2, 4), WF_SHAPE(2, 3, 2, 5)}, .seed = 4,
+        assert_true(gc_check(&(gc_case){.name = "matmul",
+                                        .build = build_plain,
+                                        .ctx = &c[i],
+                                        .n = 2,
+                                        .shape = {c[i].a, c[i].b},
+                                        .seed = i,
+                                        .second = true}));
+    assert_true(gc_check(&(gc_case){.name = "linear",
+                                    .build = build_linear,
+                                    .n = 3,
+                                    .shape = {WF_SHAPE(2, 3, 5), WF_SHAPE(4, 5), WF_SHAPE(4)},
+                                    .seed = 3,
+                                    .second = true}));
+    assert_true(gc_check(&(gc_case){.name = "heads",
+                                    .build = build_heads,
+                                    .n = 2,
+                                    .shape = {WF_SHAPE(2, 3, 2, 4), WF_SHAPE(2, 3, 2, 5)},
+                                    .seed = 4,
                                     .second = true}));
 }
 
@@ -312,7 +335,8 @@ static void gradients_of(wf_dtype d, double tolerance) {
             double a = wf_tensor_get(grad[0][i], e), b = wf_tensor_get(grad[1][i], e);
             diff += (a - b) * (a - b), size += b * b;
         }
-        if (!(sqrt(diff / size) < tolerance)) fail_msg("%s gradient %d: relative error %g", wf_dtype_name(d), i, sqrt(diff / size));
+        if (!(sqrt(diff / size) < tolerance))
+            fail_msg("%s gradient %d: relative error %g", wf_dtype_name(d), i, sqrt(diff / size));
         wf_tensor_free(grad[0][i]);
         wf_tensor_free(grad[1][i]);
     }
@@ -327,7 +351,8 @@ static void test_narrow_gradients(void **s) {
 
 static void test_cost(void **s) {
     wf_graph *g = wf_graph_open();
-    wf_tensor *xt = wf_tensor_new(WF_F32, WF_SHAPE(2, 3, 7)), *wt = wf_tensor_new(WF_F32, WF_SHAPE(5, 7)), *bt = wf_tensor_new(WF_F32, WF_SHAPE(5));
+    wf_tensor *xt = wf_tensor_new(WF_F32, WF_SHAPE(2, 3, 7)), *wt = wf_tensor_new(WF_F32, WF_SHAPE(5, 7)),
+              *bt = wf_tensor_new(WF_F32, WF_SHAPE(5));
     wf_node *y = wf_linear(g, wf_leaf(g, xt, "x"), wf_leaf(g, wt, "w"), wf_leaf(g, bt, "b"));
     wf_plan *p = wf_plan_new(g, &y, 1, NULL, 0, NULL);
     assert_non_null(p);
@@ -388,10 +413,18 @@ static void test_instruction_sets(void **s) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_float32),      cmocka_unit_test(test_float64), cmocka_unit_test(test_bfloat16),
-        cmocka_unit_test(test_int8),         cmocka_unit_test(test_int8_extremes), cmocka_unit_test(test_onednn),
-        cmocka_unit_test(test_strided),      cmocka_unit_test(test_linear),  cmocka_unit_test(test_derivatives),
-        cmocka_unit_test(test_narrow_gradients), cmocka_unit_test(test_cost), cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_float32),
+        cmocka_unit_test(test_float64),
+        cmocka_unit_test(test_bfloat16),
+        cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_int8_extremes),
+        cmocka_unit_test(test_onednn),
+        cmocka_unit_test(test_strided),
+        cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_derivatives),
+        cmocka_unit_test(test_narrow_gradients),
+        cmocka_unit_test(test_cost),
+        cmocka_unit_test(test_errors),
         cmocka_unit_test(test_instruction_sets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

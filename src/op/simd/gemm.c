@@ -94,7 +94,7 @@ INLINE void tile_body(const wf_gemm_tile *t, const int rows, const int nv) {
     }
     if (t->type != WF_F32 || t->cols != nv * VW) {
         float buf[MR * NR] __attribute__((aligned(64)));
-        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < nv; j++) *(vec *)(buf + i * NR + j * VW) = acc[i][j];
+        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < nv; j++) * (vec *)(buf + i * NR + j * VW) = acc[i][j];
         finish(t, buf);
         return;
     }
@@ -103,16 +103,17 @@ INLINE void tile_body(const wf_gemm_tile *t, const int rows, const int nv) {
     if (part)
         UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] =
             *(const vec_u *)(part + i * t->ld_part + j * VW) + acc[i][j];
-    if (t->bias)
-        UNROLL for (int j = 0; j < nv; j++) {
+    if (t->bias) UNROLL for (int j = 0; j < nv; j++) {
             vec bias = *(const vec_u *)(t->bias + j * VW);
             UNROLL for (int i = 0; i < rows; i++) acc[i][j] += bias;
         }
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < nv; j++) *(vec_u *)(c + i * t->ldc + j * VW) = acc[i][j];
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < nv; j++) * (vec_u *)(c + i * t->ldc + j * VW) = acc[i][j];
 }
 
 #define CASE(r, v)                                                                                                             \
-    case (r) * 8 + (v): tile_body(t, r, v); break;
+    case (r)*8 + (v):                                                                                                          \
+        tile_body(t, r, v);                                                                                                    \
+        break;
 #if NV == 2
 #define ROW(r) CASE(r, 1) CASE(r, 2)
 #elif NV == 3
@@ -123,9 +124,10 @@ INLINE void tile_body(const wf_gemm_tile *t, const int rows, const int nv) {
 
 static void tile(const wf_gemm_tile *t) {
     switch (t->rows * 8 + (t->cols + VW - 1) / VW) {
-        ROW(1) ROW(2) ROW(3) ROW(4) ROW(5) ROW(6)
+        ROW(1)
+        ROW(2) ROW(3) ROW(4) ROW(5) ROW(6)
 #if MR == 8
-        ROW(7) ROW(8)
+            ROW(7) ROW(8)
 #endif
     }
 }
@@ -186,7 +188,7 @@ INLINE void pack_transposed(float *dst, const int width, const void *src, const 
                 if (l + i < width) load8(&r[i], src, (l + i) * line + p, type);
             }
             transpose8(r);
-            UNROLL for (int i = 0; i < 8; i++) *(v8_u *)(dst + (p + i) * width + l) = r[i];
+            UNROLL for (int i = 0; i < 8; i++) * (v8_u *)(dst + (p + i) * width + l) = r[i];
         }
     }
     pack_plain(dst, width, src, type, line, 1, width, p, k);
@@ -194,7 +196,8 @@ INLINE void pack_transposed(float *dst, const int width, const void *src, const 
 
 /* Several whole panels whose steps are contiguous across lines: rows are copied. A store wider than the panel spoils only
  * the panel's next step, which is written later; the last step has none. */
-INLINE void pack_copied(float *dst, const int width, const void *src, const wf_dtype type, int64_t step, int panels, int64_t k) {
+INLINE void pack_copied(float *dst, const int width, const void *src, const wf_dtype type, int64_t step, int panels,
+                        int64_t k) {
     for (int64_t p = 0; p < k; p++) {
         for (int q = 0; q < panels; q++) {
             float *d = dst + (q * k + p) * width;
@@ -217,8 +220,8 @@ INLINE void pack_copied(float *dst, const int width, const void *src, const wf_d
     }
 }
 
-INLINE void pack_typed(float *dst, const int width, const void *src, const wf_dtype type, int64_t line, int64_t step, int64_t lines,
-                       int64_t k) {
+INLINE void pack_typed(float *dst, const int width, const void *src, const wf_dtype type, int64_t line, int64_t step,
+                       int64_t lines, int64_t k) {
     const char *from = src;
     size_t size = type == WF_F32 ? 4 : type == WF_BF16 ? 2 : 1;
     int64_t done = 0;
@@ -251,8 +254,7 @@ static void pack(float *dst, int width, const void *src, wf_dtype type, int64_t 
         PACK(WF_BF16)
         PACK(WF_I8)
         PACK(WF_U8)
-    default:
-        PACK(WF_F32)
+    default: PACK(WF_F32)
     }
 }
 

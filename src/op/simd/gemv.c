@@ -46,11 +46,11 @@ INLINE float total(const vec *v) {
 }
 
 /* `outs` rows of w against `rows` rows of x, with `sums` vector sums an output. */
-INLINE void dot_block(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type, int64_t ldw,
-                      const int outs, const int sums, int64_t k) {
+INLINE void dot_block(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type,
+                      int64_t ldw, const int outs, const int sums, int64_t k) {
     vec acc[4][4][2];
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int o = 0; o < outs; o++) UNROLL for (int s = 0; s < sums; s++) acc[i][o][s] =
-        (vec){0};
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int o = 0; o < outs; o++) UNROLL for (int s = 0; s < sums; s++)
+        acc[i][o][s] = (vec){0};
     int64_t p = 0;
     for (; p + VW * sums <= k; p += VW * sums) {
         UNROLL for (int s = 0; s < sums; s++) {
@@ -73,18 +73,19 @@ INLINE void dot_block(float *y, int64_t ldy, const float *x, int64_t ldx, const 
 }
 
 /* More rows of x need more sums each: fewer rows of w side by side. */
-INLINE void dot_typed(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type, int64_t ldw,
-                      int64_t outs, int64_t k) {
+INLINE void dot_typed(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type,
+                      int64_t ldw, int64_t outs, int64_t k) {
     const int side = rows <= 2 ? 4 : 2, sums = rows == 1 ? 2 : 1;
     const size_t size = type == WF_F32 ? 4 : 2;
     int64_t o = 0;
-    for (; o + side <= outs; o += side) dot_block(y + o, ldy, x, ldx, rows, (const char *)w + o * ldw * (int64_t)size, type, ldw, side, sums, k);
+    for (; o + side <= outs; o += side)
+        dot_block(y + o, ldy, x, ldx, rows, (const char *)w + o * ldw * (int64_t)size, type, ldw, side, sums, k);
     for (; o < outs; o++) dot_block(y + o, ldy, x, ldx, rows, (const char *)w + o * ldw * (int64_t)size, type, ldw, 1, sums, k);
 }
 
 /* `nv` vectors of columns. */
-INLINE void sweep_block(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type, int64_t ldw,
-                        const int nv, int64_t k) {
+INLINE void sweep_block(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type,
+                        int64_t ldw, const int nv, int64_t k) {
     vec acc[4][8];
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (vec){0};
     for (int64_t p = 0; p < k; p++) {
@@ -94,15 +95,16 @@ INLINE void sweep_block(float *y, int64_t ldy, const float *x, int64_t ldx, cons
             UNROLL for (int i = 0; i < rows; i++) acc[i][j] += x[i * ldx + p] * wv;
         }
     }
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < nv; j++) *(vec_u *)(y + i * ldy + j * VW) = acc[i][j];
+    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < nv; j++) * (vec_u *)(y + i * ldy + j * VW) = acc[i][j];
 }
 
-INLINE void sweep_typed(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type, int64_t ldw,
-                        int64_t outs, int64_t k) {
+INLINE void sweep_typed(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type,
+                        int64_t ldw, int64_t outs, int64_t k) {
     const int nv = rows == 1 ? 8 : rows == 2 ? 4 : 2;
     const size_t size = type == WF_F32 ? 4 : 2;
     int64_t o = 0;
-    for (; o + nv * VW <= outs; o += nv * VW) sweep_block(y + o, ldy, x, ldx, rows, (const char *)w + (size_t)o * size, type, ldw, nv, k);
+    for (; o + nv * VW <= outs; o += nv * VW)
+        sweep_block(y + o, ldy, x, ldx, rows, (const char *)w + (size_t)o * size, type, ldw, nv, k);
     for (; o + VW <= outs; o += VW) sweep_block(y + o, ldy, x, ldx, rows, (const char *)w + (size_t)o * size, type, ldw, 1, k);
     for (; o < outs; o++)
         for (int i = 0; i < rows; i++) {
@@ -120,16 +122,16 @@ INLINE void sweep_typed(float *y, int64_t ldy, const float *x, int64_t ldx, cons
     default: f(y, ldy, x, ldx, 4, w, type, ldw, outs, k); break;                                                               \
     }
 
-static void dot(float *y, int64_t ldy, const float *x, int64_t ldx, int rows, const void *w, wf_dtype type, int64_t ldw, int64_t outs,
-                int64_t k) {
+static void dot(float *y, int64_t ldy, const float *x, int64_t ldx, int rows, const void *w, wf_dtype type, int64_t ldw,
+                int64_t outs, int64_t k) {
     if (type == WF_BF16)
         BY_ROWS(dot_typed, WF_BF16)
     else
         BY_ROWS(dot_typed, WF_F32)
 }
 
-static void sweep(float *y, int64_t ldy, const float *x, int64_t ldx, int rows, const void *w, wf_dtype type, int64_t ldw, int64_t outs,
-                  int64_t k) {
+static void sweep(float *y, int64_t ldy, const float *x, int64_t ldx, int rows, const void *w, wf_dtype type, int64_t ldw,
+                  int64_t outs, int64_t k) {
     if (type == WF_BF16)
         BY_ROWS(sweep_typed, WF_BF16)
     else

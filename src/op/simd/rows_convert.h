@@ -1,10 +1,18 @@
 /* rows_convert.h: part of rows.c: conversion between registers (float) and memory of any dtype. Integers are cut towards 0 and
  * held to their range; NaN becomes 0. */
 
-static inline float hold(float x, float lo, float hi) { return x >= lo ? (x <= hi ? x : hi) : (x < lo ? lo : 0.0f); }
-static inline int32_t as_i32(float x) { return x >= 2147483648.0f ? INT32_MAX : (int32_t)hold(x, -2147483648.0f, 2147483520.0f); }
-static inline int8_t as_i8(float x) { return (int8_t)hold(x, -128.0f, 127.0f); }
-static inline uint8_t as_u8(float x) { return (uint8_t)hold(x, 0.0f, 255.0f); }
+static inline float hold(float x, float lo, float hi) {
+    return x >= lo ? (x <= hi ? x : hi) : (x < lo ? lo : 0.0f);
+}
+static inline int32_t as_i32(float x) {
+    return x >= 2147483648.0f ? INT32_MAX : (int32_t)hold(x, -2147483648.0f, 2147483520.0f);
+}
+static inline int8_t as_i8(float x) {
+    return (int8_t)hold(x, -128.0f, 127.0f);
+}
+static inline uint8_t as_u8(float x) {
+    return (uint8_t)hold(x, 0.0f, 255.0f);
+}
 static inline uint16_t bf16_of(float x) {
     uint32_t b;
     memcpy(&b, &x, 4);
@@ -17,23 +25,23 @@ static inline float bf16_value(uint16_t h) {
     return x;
 }
 
-#define LOAD(name, type, expr)                                                                                                  \
-    static void name(const wf_row_args *a) {                                                                                    \
-        const int64_t step = a->step;                                                                                           \
-        FOR_ROW {                                                                                                               \
-            const type *p = (const type *)a->s[0] + r * a->sp[0];                                                               \
-            float *d = (float *)a->d + r * a->dp;                                                                               \
-            if (step == 1)                                                                                                      \
-                for (int64_t i = 0; i < n; i++) {                                                                               \
-                    type x = p[i];                                                                                              \
-                    d[i] = expr;                                                                                                \
-                }                                                                                                               \
-            else                                                                                                                \
-                for (int64_t i = 0; i < n; i++) {                                                                               \
-                    type x = p[i * step];                                                                                       \
-                    d[i] = expr;                                                                                                \
-                }                                                                                                               \
-        }                                                                                                                       \
+#define LOAD(name, type, expr)                                                                                                 \
+    static void name(const wf_row_args *a) {                                                                                   \
+        const int64_t step = a->step;                                                                                          \
+        FOR_ROW {                                                                                                              \
+            const type *p = (const type *)a->s[0] + r * a->sp[0];                                                              \
+            float *d = (float *)a->d + r * a->dp;                                                                              \
+            if (step == 1)                                                                                                     \
+                for (int64_t i = 0; i < n; i++) {                                                                              \
+                    type x = p[i];                                                                                             \
+                    d[i] = expr;                                                                                               \
+                }                                                                                                              \
+            else                                                                                                               \
+                for (int64_t i = 0; i < n; i++) {                                                                              \
+                    type x = p[i * step];                                                                                      \
+                    d[i] = expr;                                                                                               \
+                }                                                                                                              \
+        }                                                                                                                      \
     }
 LOAD(load_f32, float, x)
 LOAD(load_i32, int32_t, (float)x)
@@ -60,23 +68,23 @@ static void load_bf16(const wf_row_args *a) {
     }
 }
 
-#define STORE(name, type, expr)                                                                                                 \
-    static void name(const wf_row_args *a) {                                                                                    \
-        const int64_t step = a->step;                                                                                           \
-        FOR_ROW {                                                                                                               \
-            const float *p = (const float *)a->s[0] + r * a->sp[0];                                                             \
-            type *d = (type *)a->d + r * a->dp;                                                                                 \
-            if (step == 1)                                                                                                      \
-                for (int64_t i = 0; i < n; i++) {                                                                               \
-                    float x = p[i];                                                                                             \
-                    d[i] = expr;                                                                                                \
-                }                                                                                                               \
-            else                                                                                                                \
-                for (int64_t i = 0; i < n; i++) {                                                                               \
-                    float x = p[i];                                                                                             \
-                    d[i * step] = expr;                                                                                         \
-                }                                                                                                               \
-        }                                                                                                                       \
+#define STORE(name, type, expr)                                                                                                \
+    static void name(const wf_row_args *a) {                                                                                   \
+        const int64_t step = a->step;                                                                                          \
+        FOR_ROW {                                                                                                              \
+            const float *p = (const float *)a->s[0] + r * a->sp[0];                                                            \
+            type *d = (type *)a->d + r * a->dp;                                                                                \
+            if (step == 1)                                                                                                     \
+                for (int64_t i = 0; i < n; i++) {                                                                              \
+                    float x = p[i];                                                                                            \
+                    d[i] = expr;                                                                                               \
+                }                                                                                                              \
+            else                                                                                                               \
+                for (int64_t i = 0; i < n; i++) {                                                                              \
+                    float x = p[i];                                                                                            \
+                    d[i * step] = expr;                                                                                        \
+                }                                                                                                              \
+        }                                                                                                                      \
     }
 STORE(store_f32, float, x)
 STORE(store_i32, int32_t, as_i32(x))
@@ -103,14 +111,16 @@ static void store_bf16(const wf_row_args *a) {
 }
 
 KERNEL1(round_bf16_, from_bf16(to_bf16(x)))
-static void round_bf16(const wf_row_args *a) { round_bf16__v(a); }
-#define ROUND(name, expr)                                                                                                       \
-    static void name(const wf_row_args *a) {                                                                                    \
-        FOR_ROW {                                                                                                               \
-            const float *p = (const float *)a->s[0] + r * a->sp[0];                                                             \
-            float *d = (float *)a->d + r * a->dp;                                                                               \
-            for (int64_t i = 0; i < n; i++) d[i] = (float)expr(p[i]);                                                           \
-        }                                                                                                                       \
+static void round_bf16(const wf_row_args *a) {
+    round_bf16__v(a);
+}
+#define ROUND(name, expr)                                                                                                      \
+    static void name(const wf_row_args *a) {                                                                                   \
+        FOR_ROW {                                                                                                              \
+            const float *p = (const float *)a->s[0] + r * a->sp[0];                                                            \
+            float *d = (float *)a->d + r * a->dp;                                                                              \
+            for (int64_t i = 0; i < n; i++) d[i] = (float)expr(p[i]);                                                          \
+        }                                                                                                                      \
     }
 ROUND(round_i32, as_i32)
 ROUND(round_u8, as_u8)

@@ -114,26 +114,26 @@ VEC void normal_block(const wf_row_args *a, const philox_key *key, uint64_t q, f
     for (int k = 0; k < 4; k++) st(to + k * WF_LANES, w[k]);
 }
 
-#define GENERATE(name, block)                                                                                                   \
-    static void name(const wf_row_args *a) {                                                                                    \
-        philox_key key = random_key(a);                                                                                         \
-        float part[4 * WF_LANES];                                                                                               \
-        const int64_t step = a->step;                                                                                           \
-        FOR_ROW {                                                                                                               \
-            float *d = (float *)a->d + r * a->dp;                                                                               \
-            int64_t at = a->index + r * a->sp[1];                                                                               \
-            for (int64_t i = 0; i < n;) {                                                                                       \
-                int64_t skip = (at + i * step) & 3, run = step == 1 ? MIN2(n - i, 4 * WF_LANES - skip) : 1;                     \
-                uint64_t q = (uint64_t)(at + i * step) >> 2;                                                                    \
-                if (run == 4 * WF_LANES) {                                                                                      \
-                    block(a, &key, q, d + i);                                                                                   \
-                } else {                                                                                                        \
-                    block(a, &key, q, part);                                                                                    \
-                    memcpy(d + i, part + skip, (size_t)run * sizeof *d);                                                        \
-                }                                                                                                               \
-                i += run;                                                                                                       \
-            }                                                                                                                   \
-        }                                                                                                                       \
+#define GENERATE(name, block)                                                                                                  \
+    static void name(const wf_row_args *a) {                                                                                   \
+        philox_key key = random_key(a);                                                                                        \
+        float part[4 * WF_LANES];                                                                                              \
+        const int64_t step = a->step;                                                                                          \
+        FOR_ROW {                                                                                                              \
+            float *d = (float *)a->d + r * a->dp;                                                                              \
+            int64_t at = a->index + r * a->sp[1];                                                                              \
+            for (int64_t i = 0; i < n;) {                                                                                      \
+                int64_t skip = (at + i * step) & 3, run = step == 1 ? MIN2(n - i, 4 * WF_LANES - skip) : 1;                    \
+                uint64_t q = (uint64_t)(at + i * step) >> 2;                                                                   \
+                if (run == 4 * WF_LANES) {                                                                                     \
+                    block(a, &key, q, d + i);                                                                                  \
+                } else {                                                                                                       \
+                    block(a, &key, q, part);                                                                                   \
+                    memcpy(d + i, part + skip, (size_t)run * sizeof *d);                                                       \
+                }                                                                                                              \
+                i += run;                                                                                                      \
+            }                                                                                                                  \
+        }                                                                                                                      \
     }
 GENERATE(uniform_numbers, uniform_block)
 GENERATE(normal_numbers, normal_block)

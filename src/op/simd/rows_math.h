@@ -13,7 +13,9 @@
 #define LN2_LO (-2.12194440e-4f)
 
 /* 2^n, -126 <= n <= 127 */
-VEC vf power_of_two(vi n) { return unbits((n + 127) << 23); }
+VEC vf power_of_two(vi n) {
+    return unbits((n + 127) << 23);
+}
 
 /* x = n log 2 + r, |r| <= 0.35 */
 VEC vf reduce_exp(vf x, vi *n) {
@@ -74,7 +76,9 @@ VEC vf log_edges(vf u, vf y) {
     return sel((u < 0.0f) | (u != u), V_NAN, y);
 }
 
-VEC vf vlog(vf x) { return log_edges(x, log_core(x, (vf){0})); }
+VEC vf vlog(vf x) {
+    return log_edges(x, log_core(x, (vf){0}));
+}
 
 /* What 1 + x loses by rounding comes back as a correction of first order. */
 VEC vf vlog1p(vf x) {
@@ -96,7 +100,9 @@ VEC vf vsigmoid(vf x) {
     return sel(x >= 0.0f, splat(1.0f), e) / (1.0f + e);
 }
 
-VEC vf vsoftplus(vf x) { return sel(x > 0.0f, x, (vf){0}) + vlog1p(vexp(-vabs(x))); }
+VEC vf vsoftplus(vf x) {
+    return sel(x > 0.0f, x, (vf){0}) + vlog1p(vexp(-vabs(x)));
+}
 
 /* Below 1: x times a polynomial in x^2; from there 1 - e^-q with a polynomial q = -log(1 - erf). */
 VEC vf verf(vf x) {
@@ -171,14 +177,20 @@ VEC vf sin_shifted(vf x, int32_t shift) {
             if (!(fabsf(x[j]) <= 1e5f)) y[j] = shift ? cosf(x[j]) : sinf(x[j]);
     return y;
 }
-VEC vf vsin(vf x) { return sel(x == 0.0f, x, sin_shifted(x, 0)); }
-VEC vf vcos(vf x) { return sin_shifted(x, 1); }
+VEC vf vsin(vf x) {
+    return sel(x == 0.0f, x, sin_shifted(x, 0));
+}
+VEC vf vcos(vf x) {
+    return sin_shifted(x, 1);
+}
 
 VEC vf vsign(vf x) {
     vf one = with_sign(splat(1.0f), x);
     return sel((x == 0.0f) | (x != x), x, one);
 }
-VEC vf vtruth(vi m) { return unbits(m & bits(splat(1.0f))); }
+VEC vf vtruth(vi m) {
+    return unbits(m & bits(splat(1.0f)));
+}
 
 static inline vf vpow(vf x, vf y) {
     for (int k = 0; k < WF_LANES; k++) x[k] = powf(x[k], y[k]);

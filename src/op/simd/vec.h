@@ -36,22 +36,40 @@ VEC vf ld(const float *p) {
     memcpy(&v, p, sizeof v);
     return v;
 }
-VEC void st(float *p, vf v) { memcpy(p, &v, sizeof v); }
-VEC vf splat(float x) { return x - (vf){0}; } /* x - 0 keeps the sign of 0 */
-VEC vi splat_i(int32_t x) { return x + (vi){0}; }
-VEC vi bits(vf x) { return (vi)x; }
-VEC vf unbits(vi x) { return (vf)x; }
+VEC void st(float *p, vf v) {
+    memcpy(p, &v, sizeof v);
+}
+VEC vf splat(float x) {
+    return x - (vf){0};
+} /* x - 0 keeps the sign of 0 */
+VEC vi splat_i(int32_t x) {
+    return x + (vi){0};
+}
+VEC vi bits(vf x) {
+    return (vi)x;
+}
+VEC vf unbits(vi x) {
+    return (vf)x;
+}
 
 /* The first m lanes (0 < m < WF_LANES); the others are 0 and are not touched in memory. */
 #if defined(__AVX512F__)
-VEC vf ld_n(const float *p, int64_t m) { return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << m) - 1), p); }
-VEC void st_n(float *p, vf v, int64_t m) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << m) - 1), (__m512)v); }
+VEC vf ld_n(const float *p, int64_t m) {
+    return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << m) - 1), p);
+}
+VEC void st_n(float *p, vf v, int64_t m) {
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << m) - 1), (__m512)v);
+}
 #elif defined(__AVX2__)
 VEC __m256i first_lanes(int64_t m) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)m), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-VEC vf ld_n(const float *p, int64_t m) { return (vf)_mm256_maskload_ps(p, first_lanes(m)); }
-VEC void st_n(float *p, vf v, int64_t m) { _mm256_maskstore_ps(p, first_lanes(m), (__m256)v); }
+VEC vf ld_n(const float *p, int64_t m) {
+    return (vf)_mm256_maskload_ps(p, first_lanes(m));
+}
+VEC void st_n(float *p, vf v, int64_t m) {
+    _mm256_maskstore_ps(p, first_lanes(m), (__m256)v);
+}
 #else
 VEC vf ld_n(const float *p, int64_t m) {
     vf v = {0};
@@ -97,8 +115,12 @@ VEC vf vfma(vf a, vf b, vf c) {
 #endif
 }
 
-VEC vf vabs(vf x) { return unbits(bits(x) & 0x7fffffff); }
-VEC vf with_sign(vf magnitude, vf sign) { return unbits(bits(magnitude) | (bits(sign) & (int32_t)0x80000000)); }
+VEC vf vabs(vf x) {
+    return unbits(bits(x) & 0x7fffffff);
+}
+VEC vf with_sign(vf magnitude, vf sign) {
+    return unbits(bits(magnitude) | (bits(sign) & (int32_t)0x80000000));
+}
 
 VEC vf vsqrt(vf x) {
 #if defined(__AVX512F__)
@@ -115,11 +137,19 @@ VEC vf vsqrt(vf x) {
 
 /* Whole numbers: down, and to nearest with halves to even. From 2^23 on every float is whole. */
 #if defined(__AVX512F__)
-VEC vf vfloor(vf x) { return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
-VEC vf vround(vf x) { return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+VEC vf vfloor(vf x) {
+    return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+}
+VEC vf vround(vf x) {
+    return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 #elif defined(__AVX2__)
-VEC vf vfloor(vf x) { return (vf)_mm256_floor_ps((__m256)x); }
-VEC vf vround(vf x) { return (vf)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+VEC vf vfloor(vf x) {
+    return (vf)_mm256_floor_ps((__m256)x);
+}
+VEC vf vround(vf x) {
+    return (vf)_mm256_round_ps((__m256)x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 #else
 VEC vf vround(vf x) {
     for (int k = 0; k < WF_LANES; k++) x[k] = rintf(x[k]);
@@ -142,11 +172,17 @@ VEC vi nearest(vf x) {
     return bits(x + magic) - bits(magic);
 #endif
 }
-VEC vf to_float(vi x) { return __builtin_convertvector(x, vf); }
+VEC vf to_float(vi x) {
+    return __builtin_convertvector(x, vf);
+}
 
 /* The larger, the smaller; NaN when either is NaN. */
-VEC vf vmax(vf a, vf b) { return sel((a > b) | (a != a), a, b); }
-VEC vf vmin(vf a, vf b) { return sel((a < b) | (a != a), a, b); }
+VEC vf vmax(vf a, vf b) {
+    return sel((a > b) | (a != a), a, b);
+}
+VEC vf vmin(vf a, vf b) {
+    return sel((a < b) | (a != a), a, b);
+}
 
 /* Sum of the lanes, halves onto halves. */
 VEC float sum_lanes(vf v) {
@@ -177,7 +213,9 @@ VEC vi lane_index(void) {
 
 /* bfloat16 <-> float32, nearest even, NaN stays NaN */
 typedef uint16_t vh __attribute__((vector_size(2 * WF_LANES)));
-VEC vf from_bf16(vh h) { return (vf)(__builtin_convertvector(h, vu) << 16); }
+VEC vf from_bf16(vh h) {
+    return (vf)(__builtin_convertvector(h, vu) << 16);
+}
 VEC vh to_bf16(vf x) {
     vu b = (vu)x;
     vu r = (b + 0x7fff + ((b >> 16) & 1)) >> 16;
