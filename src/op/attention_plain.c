@@ -179,6 +179,7 @@ static wf_node *normalise(wf_graph *g, wf_node *x, wf_dtype t, wf_node **lse) {
 
 wf_status wf_attention_compose(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, const wf_attention_spec *s, wf_node **out,
                                wf_node **weights) {
+    if (!q || !k || !v) return wf_graph_status(g);
     wf_dtype t = q->dtype == WF_F64 ? WF_F64 : WF_F32, type = q->dtype;
     q = wf_cast(g, q, t), k = wf_cast(g, k, t), v = wf_cast(g, v, t);
     if (!q || !k || !v) return wf_graph_status(g);
