@@ -41,8 +41,10 @@
     }
 #define TERNARY(name, expr)                                                                                                    \
     KERNEL3(name##_vvv, 1, 1, 1, expr)                                                                                         \
-    KERNEL3(name##_svv, 0, 1, 1, expr) KERNEL3(name##_vsv, 1, 0, 1, expr) KERNEL3(name##_ssv, 0, 0, 1, expr)                   \
-        KERNEL3(name##_vvs, 1, 1, 0, expr) KERNEL3(name##_svs, 0, 1, 0, expr) KERNEL3(name##_vss, 1, 0, 0, expr)
+    KERNEL3(name##_svv, 0, 1, 1, expr)                                                                                         \
+    KERNEL3(name##_vsv, 1, 0, 1, expr)                                                                                         \
+    KERNEL3(name##_ssv, 0, 0, 1, expr)                                                                                         \
+    KERNEL3(name##_vvs, 1, 1, 0, expr) KERNEL3(name##_svs, 0, 1, 0, expr) KERNEL3(name##_vss, 1, 0, 0, expr)
 
 static double sigmoid(double x) {
     double e = exp(-fabs(x));

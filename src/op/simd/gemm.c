@@ -124,11 +124,13 @@ INLINE void tile_body(const wf_gemm_tile *t, const int rows, const int nv) {
 
 static void tile(const wf_gemm_tile *t) {
     switch (t->rows * 8 + (t->cols + VW - 1) / VW) {
+        /* clang-format off: calls without semicolons, which it lays out anew each time */
         ROW(1)
         ROW(2) ROW(3) ROW(4) ROW(5) ROW(6)
 #if MR == 8
             ROW(7) ROW(8)
 #endif
+        /* clang-format on */
     }
 }
 

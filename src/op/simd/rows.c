@@ -72,8 +72,10 @@
     }
 #define TERNARY(name, expr)                                                                                                    \
     KERNEL3(name##_vvv, V, V, V, expr)                                                                                         \
-    KERNEL3(name##_svv, S, V, V, expr) KERNEL3(name##_vsv, V, S, V, expr) KERNEL3(name##_ssv, S, S, V, expr)                   \
-        KERNEL3(name##_vvs, V, V, S, expr) KERNEL3(name##_svs, S, V, S, expr) KERNEL3(name##_vss, V, S, S, expr)
+    KERNEL3(name##_svv, S, V, V, expr)                                                                                         \
+    KERNEL3(name##_vsv, V, S, V, expr)                                                                                         \
+    KERNEL3(name##_ssv, S, S, V, expr)                                                                                         \
+    KERNEL3(name##_vvs, V, V, S, expr) KERNEL3(name##_svs, S, V, S, expr) KERNEL3(name##_vss, V, S, S, expr)
 
 KERNEL1(copy, x)
 KERNEL1(neg, -x)
