@@ -124,7 +124,8 @@ INLINE void tile_body(const wf_gemm_tile *t, const int rows, const int nv) {
 
 static void tile(const wf_gemm_tile *t) {
     switch (t->rows * 8 + (t->cols + VW - 1) / VW) {
-        /* clang-format off: calls without semicolons, which it lays out anew each time */
+        /* macro rows without semicolons, which the formatter lays out anew each time */
+        /* clang-format off */
         ROW(1)
         ROW(2) ROW(3) ROW(4) ROW(5) ROW(6)
 #if MR == 8
