@@ -124,7 +124,8 @@ static void check_plain(const char *name, const options *o) {
         const float *a = wf_plan_out(p, 2 * i), *b = wf_plan_out(p, 2 * i + 1);
         double off = 0, size = 0;
         for (int64_t k = 0; k < wf_shape_count(&fused[i]->shape); k++) off += pow(a[k] - b[k], 2), size += pow(b[k], 2);
-        if (!(sqrt(off) <= 3e-6 * sqrt(size))) fail_msg("%s: output %d is off by %g", name, i, sqrt(off / size));
+        /* two orders of float32 rounding; relu2 has the largest scores */
+        if (!(sqrt(off) <= 2e-5 * sqrt(size))) fail_msg("%s: output %d is off by %g", name, i, sqrt(off / size));
     }
     wf_plan_free(p);
     wf_graph_free(g);
