@@ -16,6 +16,7 @@ typedef struct bench_args {
 
 typedef struct bench_result {
     bool trained, decoded;
+    const char *unit; /* of a training step: "tokens" or "samples" */
     double step_median, step_best, tokens_per_step, flops_per_step;
     double prefill, decode_median, decode_best, session_bytes;
     size_t planned_peak;
@@ -53,6 +54,7 @@ static wf_status bench_training(wf_run *r, const bench_args *a, bench_result *ou
         out->step_median = median(seconds, a->steps);
         out->step_best = seconds[0];
         out->tokens_per_step = (double)report.tokens;
+        out->unit = wf_run_task(r)->length > 0 ? "tokens" : "samples";
         out->flops_per_step = report.flops;
         wf_run_cost c;
         if (a->profile) {
@@ -141,8 +143,8 @@ static int print_text(const bench_result *b, const bench_args *a) {
     char x[32], y[32], z[32];
     printf("%s parameters, %d threads\n", wf_cli_count((double)b->parameters, x), wf_threads());
     if (b->trained) {
-        printf("train step  %s (best %s), %s tokens/s, ", wf_cli_time(b->step_median, x), wf_cli_time(b->step_best, y),
-               wf_cli_count(b->tokens_per_step / b->step_median, z));
+        printf("train step  %s (best %s), %s %s/s, ", wf_cli_time(b->step_median, x), wf_cli_time(b->step_best, y),
+               wf_cli_count(b->tokens_per_step / b->step_median, z), b->unit);
         printf("%s FLOP/s\n", wf_cli_count(b->flops_per_step / b->step_median, x));
     }
     if (b->decoded) {

@@ -7,9 +7,9 @@
 
 typedef struct train_view { /* what is shown while it runs */
     wf_progress progress;
-    bool json;
-    double loss; /* smoothed */
-    double tokens_per_second;
+    double loss, tokens_per_second; /* means over the last twenty steps or so */
+    int64_t seen;                   /* steps of this process */
+    const char *unit;               /* "tokens" or "samples" */
     double started, flops;
     wf_metrics last;
     bool validated;
@@ -18,12 +18,13 @@ typedef struct train_view { /* what is shown while it runs */
 static void on_step(void *ctx, const wf_step_report *r) {
     train_view *v = ctx;
     double rate = r->seconds > 0 ? (double)r->tokens / r->seconds : 0;
-    v->loss = v->loss == 0 ? r->loss : 0.95 * v->loss + 0.05 * r->loss;
-    v->tokens_per_second = v->tokens_per_second == 0 ? rate : 0.95 * v->tokens_per_second + 0.05 * rate;
+    double share = ++v->seen < 20 ? 1.0 / (double)v->seen : 0.05;
+    v->loss += share * (r->loss - v->loss);
+    v->tokens_per_second += share * (rate - v->tokens_per_second);
     v->flops += r->flops;
     char note[160], n[32];
-    snprintf(note, sizeof note, "loss %.4f, lr %.3g, norm %.2f, %s tokens/s", v->loss, r->lr, r->grad_norm,
-             wf_cli_count(v->tokens_per_second, n));
+    snprintf(note, sizeof note, "loss %.4f, lr %.3g, norm %.2f, %s %s/s", v->loss, r->lr, r->grad_norm,
+             wf_cli_count(v->tokens_per_second, n), v->unit);
     wf_progress_show(&v->progress, r->step, note);
 }
 
@@ -89,7 +90,7 @@ static int run_training(wf_run *r, const char *folder, bool resume, bool json, b
         fprintf(stderr, "training into %s: %s parameters, steps %lld to %lld of %lld samples\n", folder,
                 wf_cli_count((double)wf_model_count(wf_run_model(r)), n), (long long)wf_run_steps_done(r), (long long)o->steps,
                 (long long)o->batch);
-    train_view v = {.json = json, .started = wf_seconds()};
+    train_view v = {.started = wf_seconds(), .unit = wf_run_task(r)->length > 0 ? "tokens" : "samples"};
     v.progress.quiet = quiet;
     wf_progress_start(&v.progress, "train", "step", o->steps);
     v.progress.done = v.progress.from = wf_run_steps_done(r);

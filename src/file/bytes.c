@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -149,21 +150,48 @@ static void close_writer(wf_writer *w) {
     wf_free(w);
 }
 
-wf_writer *wf_writer_open(const char *path) {
+/* The usual temporary name is the same every time, so that what a killed process left is written over and nothing piles up.
+ * The lock dies with its process; a name that another writer holds, or a file system without locks, gives -1. */
+static int open_usual(const char *name) {
+    int fd = open(name, O_WRONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0666);
+    if (fd < 0) return -1;
+    struct stat mine, named;
+    bool ok = flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &mine) == 0 && lstat(name, &named) == 0 &&
+              mine.st_ino == named.st_ino && mine.st_dev == named.st_dev && ftruncate(fd, 0) == 0;
+    if (ok) return fd;
+    close(fd);
+    return -1;
+}
+
+static int open_temporary(wf_writer *w) {
     static atomic_uint serial;
+    w->temporary = wf_format("%s.part", w->path);
+    if (!w->temporary) return -1;
+    int fd = open_usual(w->temporary);
+    if (fd >= 0) return fd;
+    wf_free(w->temporary);
+    w->temporary = wf_format("%s.%ld-%u.part", w->path, (long)getpid(), atomic_fetch_add(&serial, 1));
+    if (!w->temporary) return -1;
+    fd = open(w->temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd >= 0) return fd;
+    wf_free(w->temporary); /* not ours to remove */
+    w->temporary = NULL;
+    return -1;
+}
+
+wf_writer *wf_writer_open(const char *path) {
     struct stat st;
     bool there = stat(path, &st) == 0;
     wf_writer *w = wf_alloc(sizeof *w);
     if (!w) return NULL;
     char *real = there ? realpath(path, NULL) : NULL; /* write through a link instead of replacing it */
     w->path = real ? real : wf_strdup(path);
-    bool straight = there && !S_ISREG(st.st_mode);
-    if (w->path && !straight) w->temporary = wf_format("%s.%ld-%u.part", w->path, (long)getpid(), atomic_fetch_add(&serial, 1));
-    if (!w->path || (!straight && !w->temporary)) {
+    if (!w->path) {
         close_writer(w);
         return NULL;
     }
-    int fd = open(straight ? path : w->temporary, O_WRONLY | O_CLOEXEC | (straight ? 0 : O_CREAT | O_TRUNC), 0666);
+    bool straight = there && !S_ISREG(st.st_mode); /* a device or pipe */
+    int fd = straight ? open(path, O_WRONLY | O_CLOEXEC) : open_temporary(w);
     if (fd >= 0) w->f = fdopen(fd, "wb");
     if (w->f) return w;
     wf_fail(WF_EIO, "%s: cannot be written: %s", path, strerror(errno));

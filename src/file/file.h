@@ -53,7 +53,8 @@ wf_value *wf_value_list(void);
 wf_status wf_value_append(wf_value *list, wf_value *item); /* takes ownership */
 char *wf_value_unused(const wf_value *v); /* dotted path of the first key nobody read, NULL if none; free with wf_free */
 wf_status wf_value_set(wf_value *map, const char *key, wf_value *item); /* takes ownership; replaces */
-/* Overlay: keys of `over` replace or (both maps) merge into a copy of `base`. Designs in compare recipes are overlays. */
+/* Overlay: keys of `over` replace or (both maps) merge into a copy of `base`; a map with another `name` replaces, for the options of
+ * one part mean nothing to another; `softmax` under {heads: 8} is {name: softmax, heads: 8}. Designs in compare recipes are overlays. */
 wf_value *wf_value_merge(const wf_value *base, const wf_value *over);
 /* Change one entry by dotted path, creating maps ("train.lr", "0.001"): --set on the command line. */
 wf_status wf_value_set_path(wf_value *root, const char *path, const char *yaml_text);

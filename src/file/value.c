@@ -167,13 +167,28 @@ wf_value *wf_value_copy(const wf_value *v) {
     return c;
 }
 
+static wf_status open_up(wf_value **at);
+
+/* The options of one part mean nothing to another: a map that names another part replaces the old one. */
+static bool names_another(const wf_value *old, const wf_value *next) {
+    int i = find(old, "name"), j = find(next, "name");
+    const char *was = old->kind == WF_V_TEXT                      ? old->text
+                      : i >= 0 && old->item[i]->kind == WF_V_TEXT ? old->item[i]->text
+                                                                  : NULL;
+    const char *is = j >= 0 && next->item[j]->kind == WF_V_TEXT ? next->item[j]->text : NULL;
+    return is && (!was || strcmp(was, is) != 0);
+}
+
 static wf_status overlay(wf_value *base, const wf_value *over) {
     for (int i = 0; i < over->n; i++) {
         int at = find(base, over->key[i]);
         const wf_value *next = over->item[i];
-        if (at >= 0 && base->item[at]->kind == WF_V_MAP && next->kind == WF_V_MAP)
+        bool both =
+            at >= 0 && next->kind == WF_V_MAP && (base->item[at]->kind == WF_V_MAP || base->item[at]->kind == WF_V_TEXT);
+        if (both && !names_another(base->item[at], next)) {
+            WF_TRY(open_up(&base->item[at]));
             WF_TRY(overlay(base->item[at], next));
-        else
+        } else
             WF_TRY(wf_value_set(base, over->key[i], wf_value_copy(next)));
     }
     return WF_OK;

@@ -5,9 +5,15 @@
  */
 #include "graph/fuse.h"
 
+#include <stdlib.h>
 #include <string.h>
 
-enum { CACHE = 24 * 1024, MOST_ROWS = 4096, MOST_WIDE_ROWS = 256, LEAST_COLUMNS = 256 };
+static int64_t CACHE_(void) {
+    const char *e = getenv("ROWS_CACHE");
+    return e ? atoi(e) * 1024 : 24 * 1024;
+}
+#define CACHE CACHE_()
+enum { MOST_ROWS = 4096, MOST_WIDE_ROWS = 256, LEAST_COLUMNS = 256 };
 
 typedef struct wf_lowering {
     wf_builder *b;
@@ -357,29 +363,41 @@ static int64_t clamp(int64_t x, int64_t lo, int64_t hi) {
     return x < lo ? lo : x > hi ? hi : x;
 }
 
+/* A number of each row, or one for all of them? */
+static bool varies_by_row(const wf_builder *b, const wf_row_mem *m) {
+    for (int i = 0; i < b->space.rank - 1; i++)
+        if (m->stride[i] != 0) return true;
+    return b->space.rank == 1;
+}
+
 /* Registers and the memory that a block touches stay in the first cache. */
 static void choose_blocks(wf_lowering *l, const bool *used) {
     wf_rowprog *p = l->p;
     const wf_builder *b = l->b;
-    int64_t cols = wf_space_cols(&p->space), size = (int64_t)wf_dtype_size(p->compute), full = p->n_full * size,
-            narrow = p->n_narrow * 8;
+    int64_t cols = wf_space_cols(&p->space), size = (int64_t)wf_dtype_size(p->compute);
+    int64_t full = p->n_full * size, narrow = p->n_narrow * 8,
+            once = 0; /* bytes: of a column of a row, of a row, of a column */
     bool whole = has_row_values(b);
     for (int m = 0; m < p->n_mem; m++) {
         if (!used[m] || p->mem[m].slot < 0) continue;
-        if (is_full_mem(b, &p->mem[m]))
-            full += (int64_t)wf_dtype_size(p->mem[m].dtype);
-        else
+        int64_t bytes = (int64_t)wf_dtype_size(p->mem[m].dtype);
+        if (!is_full_mem(b, &p->mem[m]))
             narrow += 8;
+        else if (varies_by_row(b, &p->mem[m]))
+            full += bytes;
+        else
+            once += bytes;
     }
     p->block_cols = cols;
+    if (full == 0) full = size;
     if (cols == 1) {
         p->block_rows = clamp(CACHE / (narrow + 1), 64, MOST_ROWS);
-    } else if (!whole && cols * full > CACHE) {
-        int64_t pieces = (cols * full + CACHE - 1) / CACHE;
+    } else if (!whole && cols * (full + once) > CACHE) {
+        int64_t pieces = (cols * (full + once) + CACHE - 1) / CACHE;
         p->block_cols = clamp(((cols + pieces - 1) / pieces + 63) & ~(int64_t)63, LEAST_COLUMNS, cols);
         p->block_rows = 1;
     } else {
-        p->block_rows = clamp(CACHE / (cols * (full ? full : size)), 1, MOST_WIDE_ROWS);
+        p->block_rows = clamp((CACHE - cols * once) / (cols * full), 1, MOST_WIDE_ROWS);
     }
 }
 

@@ -23,7 +23,8 @@ wf_status wf_run_describe(wf_run *r, wf_run_cost *c) {
     c->flops_per_step = r->train_info.flops * (double)r->opt.accumulate + r->norm_info.flops + r->update_info.flops;
     wf_metrics m;
     wf_plan_info eval = {0};
-    WF_TRY(wf_measure(r->model, r->task, WF_VALID, r->part, -1, wf_train_dtype(&r->opt), &m, &eval));
+    wf_split split = r->task->count[WF_VALID] > 0 ? WF_VALID : WF_TRAIN;
+    WF_TRY(wf_measure(r->model, r->task, split, r->part, -1, wf_train_dtype(&r->opt), &m, &eval));
     int64_t per_sample = r->task->length > 0 ? r->task->length : 1;
     c->forward_flops_per_token = eval.flops / (double)(r->part * per_sample);
     /* graph 1 is given up during a validation, so the larger of the two counts */

@@ -23,7 +23,8 @@ const wf_option wf_train_options[] = {
      "learning rate of matrices under muon; 0: lr (updates are scaled to adamw's size, see `weft explain muon`)"},
     {"schedule", WF_OPT_CHOICE, AT(schedule), "cosine", 0, 0, "cosine|linear|constant|wsd",
      "how the learning rate goes down after the warm-up; wsd: stable, then linear decay in the last part"},
-    {"warmup", WF_OPT_INT, AT(warmup), "-1", -1, 1e12, NULL, "steps of linear warm-up; -1: a twentieth of the steps"},
+    {"warmup", WF_OPT_INT, AT(warmup), "-1", -1, 1e12, NULL,
+     "steps of linear warm-up, may be more than there are; -1: a twentieth of the steps"},
     {"final_lr", WF_OPT_REAL, AT(final_lr), "0.1", 0, 1, NULL, "learning rate at the end, as a fraction of lr"},
     {"decay_part", WF_OPT_REAL, AT(decay_part), "0.2", 0, 1, NULL, "wsd: part of the steps that decays"},
     {"clip", WF_OPT_REAL, AT(clip), "1", 0, 1e9, NULL, "largest global gradient norm; larger ones are scaled down; 0: off"},
@@ -51,9 +52,6 @@ wf_status wf_train_read(const wf_value *recipe, wf_train_opt *o) {
                              "train: 'accumulate' must divide 'batch' (%lld does not divide %lld)", (long long)o->accumulate,
                              (long long)o->batch);
     if (o->warmup < 0) o->warmup = o->steps / 20;
-    if (o->warmup > o->steps)
-        return wf_value_fail(map ? map : recipe, WF_EINVAL, "train: 'warmup' (%lld) is longer than 'steps' (%lld)",
-                             (long long)o->warmup, (long long)o->steps);
     if (o->muon_lr == 0) o->muon_lr = o->lr;
     return WF_OK;
 }

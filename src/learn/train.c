@@ -24,6 +24,7 @@ static wf_status save(wf_loop *l) {
 
 static wf_status validate(wf_loop *l) {
     wf_metrics m;
+    if (l->r->task->count[WF_VALID] <= 0) return WF_OK; /* the task keeps nothing back */
     WF_TRY(wf_run_validate(l->r, &m));
     wf_journal_validation(l->log, l->r->step, &m);
     if (l->hooks && l->hooks->on_validate) l->hooks->on_validate(l->hooks->ctx, l->r->step, &m);

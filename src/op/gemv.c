@@ -8,7 +8,7 @@
 #include <omp.h>
 #include <string.h>
 
-enum { ROWS_MAX = 8, DOT_BLOCK = 32, SWEEP_BLOCK = 128, WORTH_THREADS = 1 << 16 };
+enum { ROWS_MAX = 8, DOT_BLOCK = 32, SWEEP_MIN = 64, SWEEP_MAX = 512, WORTH_THREADS = 1 << 16, DOT_MIN = 16 };
 
 extern const wf_gemv_kernels wf_gemv_kernels_generic;
 #if defined(__x86_64__)
@@ -39,9 +39,10 @@ static gemv_view view_of(const wf_product *p, bool swapped) {
 
 static bool suits(const wf_product *p, bool swapped) {
     gemv_view v = view_of(p, swapped);
-    if ((swapped ? p->n : p->m) > ROWS_MAX) return false;
+    int64_t rows = swapped ? p->n : p->m;
+    if (rows > ROWS_MAX) return false;
     if (p->c_type == WF_I32) return !swapped && v.w_k == 1 && v.x_k == 1 && v.w_type == WF_I8;
-    return v.w_k == 1 || v.w_row == 1;
+    return (v.w_k == 1 && p->k >= DOT_MIN) || (v.w_row == 1 && rows <= WF_GEMV_ROWS);
 }
 
 bool wf_gemv_plan_make(wf_gemv_plan *plan, const wf_product *p, int threads) {
@@ -53,8 +54,13 @@ bool wf_gemv_plan_make(wf_gemv_plan *plan, const wf_product *p, int threads) {
     plan->rows = direct ? p->m : p->n;
     plan->outs = direct ? p->n : p->m;
     gemv_view v = view_of(p, plan->swapped);
-    plan->block = v.w_k == 1 ? DOT_BLOCK : SWEEP_BLOCK;
-    bool dense = p->c_type == WF_I32 || (v.x_type == WF_F32 && v.x_k == 1);
+    plan->dots = v.w_k == 1 && (p->k >= DOT_MIN || v.w_row != 1);
+    plan->block = DOT_BLOCK;
+    if (!plan->dots) { /* long rows of w read best, but every thread needs some: the sums do not depend on the block */
+        int64_t share = plan->outs * p->batch / (2 * threads) / SWEEP_MIN * SWEEP_MIN;
+        plan->block = share < SWEEP_MIN ? SWEEP_MIN : share > SWEEP_MAX ? SWEEP_MAX : share;
+    }
+    bool dense = p->c_type == WF_I32 || (v.x_type == WF_F32 && v.x_k == 1 && !(plan->dots && v.w_type == WF_BF16));
     plan->x_bytes = dense ? 0 : (size_t)(p->batch * plan->rows * p->k) * sizeof(float);
     plan->scratch = plan->x_bytes;
     int64_t tasks = p->batch * ((plan->outs + plan->block - 1) / plan->block);
@@ -63,19 +69,21 @@ bool wf_gemv_plan_make(wf_gemv_plan *plan, const wf_product *p, int threads) {
     return true;
 }
 
-/* x of the whole batch as dense float32 [batch, rows, k]. */
+/* x of the whole batch as dense float32 [batch, rows, k], in the order that the kernel wants. */
 static void widen_x(const wf_gemv_plan *plan, const gemv_view *v, const void *a, const void *b, float *x) {
     const wf_product *p = &plan->product;
     for (int64_t item = 0; item < p->batch; item++) {
         int64_t ao, bo;
         wf_product_item(p, item, &ao, &bo);
         int64_t at = plan->swapped ? bo : ao;
-        for (int64_t i = 0; i < plan->rows; i++)
-            for (int64_t q = 0; q < p->k; q++, x++) {
+        for (int64_t i = 0; i < plan->rows; i++, x += p->k) {
+            for (int64_t q = 0; q < p->k; q++) {
                 int64_t s = at + i * v->x_row + q * v->x_k;
-                *x = v->x_type == WF_F32 ? ((const float *)(plan->swapped ? b : a))[s]
-                                         : wf_bf16_to_f32(((const uint16_t *)(plan->swapped ? b : a))[s]);
+                x[q] = v->x_type == WF_F32 ? ((const float *)(plan->swapped ? b : a))[s]
+                                           : wf_bf16_to_f32(((const uint16_t *)(plan->swapped ? b : a))[s]);
             }
+            if (plan->dots && v->w_type == WF_BF16) best()->pair(x, p->k);
+        }
     }
 }
 
@@ -117,15 +125,15 @@ static void run_task(const wf_gemv_plan *plan, const gemv_view *v, int64_t task,
         ldx = p->k;
     }
     union {
-        float f[ROWS_MAX * SWEEP_BLOCK];
-        int32_t i[ROWS_MAX * SWEEP_BLOCK];
+        float f[ROWS_MAX * SWEEP_MAX];
+        int32_t i[ROWS_MAX * SWEEP_MAX];
     } y;
     for (int64_t i = 0; i < plan->rows; i += WF_GEMV_ROWS) {
         int rows = (int)(plan->rows - i < WF_GEMV_ROWS ? plan->rows - i : WF_GEMV_ROWS);
         if (p->c_type == WF_I32)
             kern->dot_i8(y.i + i * plan->block, plan->block, x + i * ldx, v->x_type == WF_U8, ldx, rows, (const int8_t *)w,
                          v->w_row, n, p->k);
-        else if (v->w_k == 1)
+        else if (plan->dots)
             kern->dot(y.f + i * plan->block, plan->block, (const float *)x + i * ldx, ldx, rows, w, v->w_type, v->w_row, n,
                       p->k);
         else

@@ -16,6 +16,7 @@ typedef struct wf_gemv_plan {
     wf_product product;
     bool swapped;       /* x is b^T and w is a: few columns instead of few rows */
     int64_t rows, outs; /* M and O */
+    bool dots;          /* k is contiguous in w: a dot product an output; else w is swept row by row */
     int64_t block;      /* outputs that one task computes */
     size_t x_bytes;     /* x of the whole batch in float32, when it is not so already */
     size_t scratch;
@@ -28,7 +29,9 @@ void wf_gemv_run(const wf_gemv_plan *plan, int threads, const void *a, const voi
 
 /* ---- what simd/gemv.c provides, once per instruction set. y is [rows, ldy], rows <= WF_GEMV_ROWS ---- */
 typedef struct wf_gemv_kernels {
-    /* w[o*ldw + k], k contiguous; x[i*ldx + k] */
+    /* Puts a row of x into the order in which dot reads bfloat16 weights. */
+    void (*pair)(float *x, int64_t k);
+    /* w[o*ldw + k], k contiguous; x[i*ldx + k], put in order by pair when w is bfloat16 */
     void (*dot)(float *y, int64_t ldy, const float *x, int64_t ldx, int rows, const void *w, wf_dtype type, int64_t ldw,
                 int64_t outs, int64_t k);
     /* w[k*ldw + o], o contiguous */

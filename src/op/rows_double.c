@@ -317,6 +317,7 @@ const wf_row_kernels wf_row_kernels_double = {
               [WF_U8] = store_u8,
               [WF_F64] = store_f64,
               [WF_I8] = store_i8},
+    .lanes = 1,
     .stream = copy,
     .sum_rows_narrow = sum_rows_narrow,
 };

@@ -26,6 +26,7 @@ typedef struct wf_row_kernels {
     wf_row_fn load[WF_DTYPES];  /* d (vector) = s in memory, converted; step 1 or any */
     wf_row_fn store[WF_DTYPES]; /* memory d = s (vector), converted; step 1 or any */
     wf_row_fn stream;           /* memory d = s, same type, past the caches */
+    int lanes;                  /* numbers in a vector */
     wf_row_fn sum_rows_narrow;  /* *(double *)d += sum of s[0..n) */
 } wf_row_kernels;
 

@@ -212,6 +212,8 @@ struct wf_model {
         const char *key;
         wf_tensor *value;
     } * constant;
+    void *slab; /* the memory of all parameters, side by side; NULL: each has its own */
+    size_t slab_bytes;
 };
 /* Tables that are computed, not learned (sines, slopes): one a key and model, made by `fill` when first asked for. */
 wf_tensor *wf_model_constant(wf_model *m, const char *key, wf_dtype t, wf_shape s, void (*fill)(wf_tensor *t, const void *ctx),

@@ -20,6 +20,8 @@ struct wf_session {
     int64_t position;
     step_plan one, many;
     wf_tensor **weight; /* bfloat16 copies by parameter, NULL where float32 is used; NULL: none */
+    void *slab;         /* their memory */
+    size_t slab_bytes;
     const float *logits;
 };
 
@@ -55,16 +57,26 @@ static bool only_cast(const wf_graph *g, const wf_tensor *t) {
     return read;
 }
 
+/* Copies side by side on huge pages, as the model has its own. */
 static wf_status convert_weights(wf_session *s, const wf_graph *g) {
     wf_model *m = s->model;
     if (!(s->weight = wf_alloc_array((size_t)m->n_param + 1, sizeof *s->weight))) return WF_ENOMEM;
     for (int i = 0; i < m->n_param; i++) {
         const wf_tensor *from = m->param[i]->value;
         if (from->dtype != WF_F32 || !only_cast(g, from)) continue;
-        wf_tensor *to = s->weight[i] = wf_tensor_new(WF_BF16, from->shape);
-        if (!to) return WF_ENOMEM;
-        for (int64_t k = 0, n = wf_tensor_count(from); k < n; k++)
-            ((uint16_t *)to->data)[k] = wf_f32_to_bf16(((const float *)from->data)[k]);
+        if (!(s->weight[i] = wf_alloc(sizeof(wf_tensor)))) return WF_ENOMEM;
+        *s->weight[i] = (wf_tensor){.dtype = WF_BF16, .shape = from->shape, .bytes = from->bytes / 2};
+        s->slab_bytes += (from->bytes / 2 + 63) & ~(size_t)63;
+    }
+    if (s->slab_bytes > 0 && !(s->slab = wf_map_pages(s->slab_bytes))) return WF_ENOMEM;
+    char *at = s->slab;
+    for (int i = 0; i < m->n_param; i++) {
+        wf_tensor *to = s->weight[i];
+        if (!to) continue;
+        const float *from = m->param[i]->value->data;
+        to->data = at;
+        for (int64_t k = 0, n = wf_tensor_count(to); k < n; k++) ((uint16_t *)at)[k] = wf_f32_to_bf16(from[k]);
+        at += (to->bytes + 63) & ~(size_t)63;
     }
     return WF_OK;
 }
@@ -144,8 +156,9 @@ void wf_session_free(wf_session *s) {
     close_plan(&s->many);
     wf_states_free(s->states);
     wf_tensor_free(s->pos);
-    for (int i = 0; s->weight && i < s->model->n_param; i++) wf_tensor_free(s->weight[i]);
+    for (int i = 0; s->weight && i < s->model->n_param; i++) wf_free(s->weight[i]);
     wf_free(s->weight);
+    if (s->slab) wf_unmap_pages(s->slab, s->slab_bytes);
     wf_free(s);
 }
 
@@ -199,8 +212,7 @@ wf_plan *wf_session_plan(wf_session *s) {
 }
 
 size_t wf_session_bytes(const wf_session *s) {
-    size_t n = wf_states_bytes(s->states);
-    for (int i = 0; s->weight && i < s->model->n_param; i++) n += s->weight[i] ? s->weight[i]->bytes : 0;
+    size_t n = wf_states_bytes(s->states) + s->slab_bytes;
     const step_plan *p[] = {&s->one, &s->many};
     for (int i = 0; i < 2; i++) {
         if (!p[i]->plan) continue;

@@ -103,6 +103,29 @@ static void atomic_writing(void **state) {
     wf_writer_abort(NULL);
 }
 
+/* Two writers of one file do not meet; what a killed one left is used again and gone afterwards. */
+static void writers_at_once(void **state) {
+    MUST(wf_make_folder(in_folder("v")));
+    char *path = in_folder("v/f"), *folder = in_folder("v");
+    wf_writer *a = wf_writer_open(path), *b = wf_writer_open(path);
+    assert_true(a && b);
+    assert_int_equal(count_files(folder), 2);
+    MUST(wf_writer_put(a, "aa", 2));
+    MUST(wf_writer_put(b, "b", 1));
+    MUST(wf_writer_commit(a));
+    MUST(wf_writer_commit(b));
+    wf_bytes x = slurp(path);
+    assert_int_equal(x.n, 1);
+    wf_bytes_close(&x);
+    assert_int_equal(count_files(folder), 1);
+    MUST(wf_write_text(in_folder("v/f.part"), "left by a killed process"));
+    MUST(wf_write_text(path, "c"));
+    x = slurp(path);
+    assert_true(x.n == 1 && x.p[0] == 'c');
+    wf_bytes_close(&x);
+    assert_int_equal(count_files(folder), 1);
+}
+
 static uint8_t *gzip(const void *p, size_t n, size_t *n_out) {
     z_stream z = {0};
     assert_int_equal(deflateInit2(&z, 9, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
@@ -526,12 +549,11 @@ static int tidy(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(bytes),          cmocka_unit_test(folders),
-        cmocka_unit_test(atomic_writing), cmocka_unit_test(gunzip),
-        cmocka_unit_test(st_round_trip),  cmocka_unit_test(st_hostile),
-        cmocka_unit_test(st_conversions), cmocka_unit_test(idx),
-        cmocka_unit_test(png_forms),      cmocka_unit_test(png_transparency),
-        cmocka_unit_test(png_hostile),    cmocka_unit_test(png_round_trip),
+        cmocka_unit_test(bytes),           cmocka_unit_test(folders),          cmocka_unit_test(atomic_writing),
+        cmocka_unit_test(writers_at_once), cmocka_unit_test(gunzip),           cmocka_unit_test(st_round_trip),
+        cmocka_unit_test(st_hostile),      cmocka_unit_test(st_conversions),   cmocka_unit_test(idx),
+        cmocka_unit_test(png_forms),       cmocka_unit_test(png_transparency), cmocka_unit_test(png_hostile),
+        cmocka_unit_test(png_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, tidy);
 }

@@ -245,6 +245,15 @@ static void overlays(void **state) {
     wf_value_free(v);
     wf_value_free(base);
     wf_value_free(over);
+    /* another part brings none of the old one's options; the short form keeps its name */
+    base = yaml("channel: {name: mlp, hidden: 8, act: gelu}\nnorm: rmsnorm\nmixer: {heads: 2}\n");
+    over = yaml("channel: {name: swiglu, hidden: 4}\nnorm: {eps: 1}\nmixer: {name: linear}\n");
+    v = wf_value_merge(base, over);
+    same_json(v, "{\"channel\":{\"name\":\"swiglu\",\"hidden\":4},\"norm\":{\"name\":\"rmsnorm\",\"eps\":1},\"mixer\":{"
+                 "\"name\":\"linear\"}}");
+    wf_value_free(v);
+    wf_value_free(base);
+    wf_value_free(over);
 }
 
 static void dotted_paths(void **state) {

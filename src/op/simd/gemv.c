@@ -20,6 +20,7 @@
 typedef float vec __attribute__((vector_size(VW * 4)));
 typedef float vec_u __attribute__((vector_size(VW * 4), aligned(4)));
 typedef uint32_t uvec __attribute__((vector_size(VW * 4)));
+typedef uint32_t uvec_u __attribute__((vector_size(VW * 4), aligned(2)));
 typedef uint16_t half_u __attribute__((vector_size(VW * 2), aligned(2)));
 
 INLINE float weight(const void *w, int64_t i, const wf_dtype type) {
@@ -45,21 +46,43 @@ INLINE float total(const vec *v) {
     return part[0];
 }
 
-/* `outs` rows of w against `rows` rows of x, with `sums` vector sums an output. */
+/* Two bfloat16 vectors lie interleaved in one load: the even numbers are the words' upper halves after a shift, the odd ones
+ * after a mask. x is put in the same order once (pair), which spares widening every weight. */
+INLINE void load_pair(vec r[2], const void *w, int64_t i) {
+    uvec u = *(const uvec_u *)((const uint16_t *)w + i);
+    r[0] = (vec)(u << 16);
+    r[1] = (vec)(u & 0xffff0000u);
+}
+
+static void pair(float *x, int64_t k) {
+    for (; k >= 2 * VW; k -= 2 * VW, x += 2 * VW) {
+        float t[2 * VW];
+        memcpy(t, x, sizeof t);
+        for (int i = 0; i < VW; i++) x[i] = t[2 * i], x[VW + i] = t[2 * i + 1];
+    }
+}
+
+/* `outs` rows of w against `rows` rows of x: two vectors of k a step, each with a sum of its own when there is one row. */
 INLINE void dot_block(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type,
-                      int64_t ldw, const int outs, const int sums, int64_t k) {
+                      int64_t ldw, const int outs, int64_t k) {
+    const int sums = rows == 1 ? 2 : 1;
     vec acc[4][4][2];
     UNROLL for (int i = 0; i < rows; i++) UNROLL for (int o = 0; o < outs; o++) UNROLL for (int s = 0; s < sums; s++)
         acc[i][o][s] = (vec){0};
     int64_t p = 0;
-    for (; p + VW * sums <= k; p += VW * sums) {
-        UNROLL for (int s = 0; s < sums; s++) {
-            vec wv[4];
-            UNROLL for (int o = 0; o < outs; o++) load(&wv[o], w, o * ldw + p + s * VW, type);
-            UNROLL for (int i = 0; i < rows; i++) {
-                vec xv = *(const vec_u *)(x + i * ldx + p + s * VW);
-                UNROLL for (int o = 0; o < outs; o++) acc[i][o][s] += xv * wv[o];
+    for (; p + 2 * VW <= k; p += 2 * VW) {
+        vec wv[4][2];
+        UNROLL for (int o = 0; o < outs; o++) {
+            if (type == WF_BF16) {
+                load_pair(wv[o], w, o * ldw + p);
+            } else {
+                wv[o][0] = *(const vec_u *)((const float *)w + o * ldw + p);
+                wv[o][1] = *(const vec_u *)((const float *)w + o * ldw + p + VW);
             }
+        }
+        UNROLL for (int i = 0; i < rows; i++) UNROLL for (int s = 0; s < 2; s++) {
+            vec xv = *(const vec_u *)(x + i * ldx + p + s * VW);
+            UNROLL for (int o = 0; o < outs; o++) acc[i][o][s % sums] += xv * wv[o][s];
         }
     }
     for (int i = 0; i < rows; i++)
@@ -75,43 +98,39 @@ INLINE void dot_block(float *y, int64_t ldy, const float *x, int64_t ldx, const 
 /* More rows of x need more sums each: fewer rows of w side by side. */
 INLINE void dot_typed(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type,
                       int64_t ldw, int64_t outs, int64_t k) {
-    const int side = rows <= 2 ? 4 : 2, sums = rows == 1 ? 2 : 1;
-    const size_t size = type == WF_F32 ? 4 : 2;
+    const int side = rows <= 2 ? 4 : 2;
+    const int64_t size = type == WF_F32 ? 4 : 2;
     int64_t o = 0;
     for (; o + side <= outs; o += side)
-        dot_block(y + o, ldy, x, ldx, rows, (const char *)w + o * ldw * (int64_t)size, type, ldw, side, sums, k);
-    for (; o < outs; o++) dot_block(y + o, ldy, x, ldx, rows, (const char *)w + o * ldw * (int64_t)size, type, ldw, 1, sums, k);
+        dot_block(y + o, ldy, x, ldx, rows, (const char *)w + o * ldw * size, type, ldw, side, k);
+    for (; o < outs; o++) dot_block(y + o, ldy, x, ldx, rows, (const char *)w + o * ldw * size, type, ldw, 1, k);
 }
 
-/* `nv` vectors of columns. */
-INLINE void sweep_block(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type,
-                        int64_t ldw, const int nv, int64_t k) {
-    vec acc[4][8];
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < nv; j++) acc[i][j] = (vec){0};
-    for (int64_t p = 0; p < k; p++) {
-        UNROLL for (int j = 0; j < nv; j++) {
-            vec wv;
-            load(&wv, w, p * ldw + j * VW, type);
-            UNROLL for (int i = 0; i < rows; i++) acc[i][j] += x[i * ldx + p] * wv;
+/* y += `depth` rows of w times their numbers of x, which are added in order of k; y stays in the L1 cache. */
+INLINE void sweep_rows(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type,
+                       int64_t ldw, int64_t outs, const int depth) {
+    int64_t o = 0;
+    for (; o + VW <= outs; o += VW) {
+        vec wv[4];
+        UNROLL for (int d = 0; d < depth; d++) load(&wv[d], w, d * ldw + o, type);
+        UNROLL for (int i = 0; i < rows; i++) {
+            vec sum = *(const vec_u *)(y + i * ldy + o);
+            UNROLL for (int d = 0; d < depth; d++) sum += x[i * ldx + d] * wv[d];
+            *(vec_u *)(y + i * ldy + o) = sum;
         }
     }
-    UNROLL for (int i = 0; i < rows; i++) UNROLL for (int j = 0; j < nv; j++) * (vec_u *)(y + i * ldy + j * VW) = acc[i][j];
+    for (; o < outs; o++)
+        for (int i = 0; i < rows; i++)
+            for (int d = 0; d < depth; d++) y[i * ldy + o] += x[i * ldx + d] * weight(w, d * ldw + o, type);
 }
 
 INLINE void sweep_typed(float *y, int64_t ldy, const float *x, int64_t ldx, const int rows, const void *w, const wf_dtype type,
                         int64_t ldw, int64_t outs, int64_t k) {
-    const int nv = rows == 1 ? 8 : rows == 2 ? 4 : 2;
-    const size_t size = type == WF_F32 ? 4 : 2;
-    int64_t o = 0;
-    for (; o + nv * VW <= outs; o += nv * VW)
-        sweep_block(y + o, ldy, x, ldx, rows, (const char *)w + (size_t)o * size, type, ldw, nv, k);
-    for (; o + VW <= outs; o += VW) sweep_block(y + o, ldy, x, ldx, rows, (const char *)w + (size_t)o * size, type, ldw, 1, k);
-    for (; o < outs; o++)
-        for (int i = 0; i < rows; i++) {
-            float sum = 0;
-            for (int64_t p = 0; p < k; p++) sum += x[i * ldx + p] * weight(w, p * ldw + o, type);
-            y[i * ldy + o] = sum;
-        }
+    const int64_t size = type == WF_F32 ? 4 : 2;
+    for (int i = 0; i < rows; i++) memset(y + i * ldy, 0, (size_t)outs * sizeof *y);
+    int64_t p = 0;
+    for (; p + 4 <= k; p += 4) sweep_rows(y, ldy, x + p, ldx, rows, (const char *)w + p * ldw * size, type, ldw, outs, 4);
+    for (; p < k; p++) sweep_rows(y, ldy, x + p, ldx, rows, (const char *)w + p * ldw * size, type, ldw, outs, 1);
 }
 
 #define BY_ROWS(f, type)                                                                                                       \
@@ -154,4 +173,4 @@ static void dot_i8(int32_t *y, int64_t ldy, const void *x, bool unsigned_x, int6
         }
 }
 
-const wf_gemv_kernels WF_ISA_NAME(wf_gemv_kernels) = {dot, sweep, dot_i8};
+const wf_gemv_kernels WF_ISA_NAME(wf_gemv_kernels) = {pair, dot, sweep, dot_i8};

@@ -186,10 +186,8 @@ ROW_SUM(dot_vv, TWO_TERM, ld_n(p0 + i, m) * ld_n(p1 + i, m), V, V)
             for (; i + WF_LANES <= n; i += WF_LANES) t = pick(t, ld(p0 + i));                                                  \
             if (i < n) t = pick(t, sel(lane_index() < (int32_t)(n - i), ld_n(p0 + i, n - i), splat(start)));                   \
             t = pick(t, u);                                                                                                    \
-            float lane[WF_LANES];                                                                                              \
-            st(lane, t);                                                                                                       \
-            for (int k = 1; k < WF_LANES; k++) lane[0] = pick(splat(lane[0]), splat(lane[k]))[0];                              \
-            ((float *)a->d)[r * a->dp] = lane[0];                                                                              \
+            WF_REDUCE(t, pick);                                                                                                \
+            ((float *)a->d)[r * a->dp] = t[0];                                                                                 \
         }                                                                                                                      \
     }
 ROW_EXTREMUM(amax_v, vmax, -__builtin_inff())
@@ -324,6 +322,7 @@ const wf_row_kernels WF_ISA_NAME(wf_row_kernels) = {
               [WF_U8] = store_u8,
               [WF_F64] = store_f64,
               [WF_I8] = store_i8},
+    .lanes = WF_LANES,
     .stream = stream_f32,
     .sum_rows_narrow = sum_rows_narrow,
 };

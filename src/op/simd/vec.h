@@ -67,8 +67,20 @@ VEC __m256i first_lanes(int64_t m) {
 VEC vf ld_n(const float *p, int64_t m) {
     return (vf)_mm256_maskload_ps(p, first_lanes(m));
 }
+/* In halves: masked stores are slow on some machines. */
 VEC void st_n(float *p, vf v, int64_t m) {
-    _mm256_maskstore_ps(p, first_lanes(m), (__m256)v);
+    __m128 part = _mm256_castps256_ps128((__m256)v);
+    if (m & 4) {
+        _mm_storeu_ps(p, part);
+        part = _mm256_extractf128_ps((__m256)v, 1);
+        p += 4;
+    }
+    if (m & 2) {
+        _mm_storel_pi((__m64 *)(void *)p, part);
+        part = _mm_movehl_ps(part, part);
+        p += 2;
+    }
+    if (m & 1) _mm_store_ss(p, part);
 }
 #else
 VEC vf ld_n(const float *p, int64_t m) {
@@ -184,13 +196,29 @@ VEC vf vmin(vf a, vf b) {
     return sel((a < b) | (a != a), a, b);
 }
 
-/* Sum of the lanes, halves onto halves. */
+/* Lanes joined with those 8, 4, 2 and 1 away: then every lane has the reduction of all. */
+#if WF_LANES == 16
+#define WF_ACROSS8(v) __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)
+#define WF_ACROSS4(v) __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)
+#define WF_ACROSS2(v) __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)
+#define WF_ACROSS1(v) __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14)
+#define WF_REDUCE(v, f) (v = f(v, WF_ACROSS8(v)), v = f(v, WF_ACROSS4(v)), v = f(v, WF_ACROSS2(v)), v = f(v, WF_ACROSS1(v)))
+#elif WF_LANES == 8
+#define WF_ACROSS4(v) __builtin_shufflevector(v, v, 4, 5, 6, 7, 0, 1, 2, 3)
+#define WF_ACROSS2(v) __builtin_shufflevector(v, v, 2, 3, 0, 1, 6, 7, 4, 5)
+#define WF_ACROSS1(v) __builtin_shufflevector(v, v, 1, 0, 3, 2, 5, 4, 7, 6)
+#define WF_REDUCE(v, f) (v = f(v, WF_ACROSS4(v)), v = f(v, WF_ACROSS2(v)), v = f(v, WF_ACROSS1(v)))
+#else
+#define WF_ACROSS2(v) __builtin_shufflevector(v, v, 2, 3, 0, 1)
+#define WF_ACROSS1(v) __builtin_shufflevector(v, v, 1, 0, 3, 2)
+#define WF_REDUCE(v, f) (v = f(v, WF_ACROSS2(v)), v = f(v, WF_ACROSS1(v)))
+#endif
+VEC vf vadd(vf a, vf b) {
+    return a + b;
+}
 VEC float sum_lanes(vf v) {
-    float t[WF_LANES];
-    st(t, v);
-    for (int half = WF_LANES / 2; half >= 1; half /= 2)
-        for (int k = 0; k < half; k++) t[k] += t[k + half];
-    return t[0];
+    WF_REDUCE(v, vadd);
+    return v[0];
 }
 
 VEC vi lane_index(void) {
