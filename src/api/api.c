@@ -212,6 +212,9 @@ weft_status weft_run_pictures(weft_model *model, const float *pictures, int64_t 
 weft_status weft_generate(weft_model *model, const int32_t *prompt, int64_t length, const weft_generate_options *options,
                           weft_on_token on_token, void *context) {
     if (model == NULL || prompt == NULL || options == NULL || on_token == NULL) return missing("weft_generate", "an argument");
+    if (length < 1 || options->tokens < 0 || options->tokens > INT32_MAX - length)
+        return status(wf_fail(WF_EINVAL, "weft_generate: a prompt of %lld and %lld new tokens: at least 1 and at least 0",
+                              (long long)length, (long long)options->tokens));
     wf_session_opt so = {.max_length = length + options->tokens};
     if (model->model->max_length > so.max_length) so.max_length = model->model->max_length;
     wf_session *s = wf_session_new(model->model, &so);
@@ -226,24 +229,16 @@ weft_status weft_generate(weft_model *model, const int32_t *prompt, int64_t leng
 }
 
 /* ---- training ---- */
-static wf_status train_steps(wf_run *r, const char *folder, weft_on_step on_step, void *context) {
-    const wf_train_opt *o = wf_run_options(r);
-    double saved = wf_seconds();
-    while (wf_run_steps_done(r) < o->steps) {
-        wf_step_report rep;
-        WF_TRY(wf_run_step(r, &rep));
-        weft_progress p = {rep.step, o->steps, rep.loss, rep.seconds};
-        if (on_step != NULL && !on_step(context, &p)) {
-            WF_TRY(wf_run_save(r, folder));
-            return wf_fail(WF_EINTERRUPTED, "stopped by the caller after step %lld; a checkpoint is in %s", (long long)rep.step,
-                           folder);
-        }
-        if (o->checkpoint_minutes > 0 && wf_seconds() - saved > 60 * o->checkpoint_minutes) {
-            WF_TRY(wf_run_save(r, folder));
-            saved = wf_seconds();
-        }
-    }
-    return wf_run_save(r, folder);
+typedef struct teller { /* what the caller hears of every step */
+    weft_on_step on_step;
+    void *context;
+    int64_t steps;
+} teller;
+
+static bool tell(void *ctx, const wf_step_report *r) {
+    const teller *t = ctx;
+    weft_progress p = {r->step, t->steps, r->loss, r->seconds};
+    return t->on_step == NULL || t->on_step(t->context, &p);
 }
 
 weft_status weft_train(const char *recipe, const char *folder, weft_on_step on_step, void *context, weft_model **model) {
@@ -254,10 +249,10 @@ weft_status weft_train(const char *recipe, const char *folder, weft_on_step on_s
     wf_run *r = v != NULL ? wf_run_new(v, NULL) : NULL;
     wf_value_free(v);
     if (r == NULL) return WEFT_INVALID;
-    wf_status s = wf_make_folder(folder);
-    if (s == WF_OK) s = wf_run_resume(r, folder);
-    if (s == WF_ENOTFOUND) s = WF_OK;
-    if (s == WF_OK) s = train_steps(r, folder, on_step, context);
+    teller t = {on_step, context, wf_run_options(r)->steps};
+    wf_train_hooks hooks = {.ctx = &t, .on_step = tell};
+    wf_status s = wf_run_resume(r, folder);
+    if (s == WF_OK || s == WF_ENOTFOUND) s = wf_train(r, folder, &hooks);
     wf_run_free(r);
     if (s != WF_OK) return status(s);
     char *path = wf_format("%s/model.safetensors", folder);

@@ -70,6 +70,14 @@ static char *machine_text(void) {
     return wf_format("%s (%s), %d threads, %s", model[0] ? model : "unknown processor", u.machine, wf_threads(), u.sysname);
 }
 
+/* The command that gives these results again. */
+static char *command_text(const char *recipe, const wf_cli_list *sets) {
+    wf_text t = {0};
+    wf_text_add(&t, "weft compare %s", recipe);
+    for (int i = 0; i < sets->n; i++) wf_text_add(&t, " --set %s", sets->item[i]);
+    return t.s;
+}
+
 static void print_result(const wf_race *r, bool json) {
     if (json) {
         char *text = wf_results_json(r);
@@ -110,6 +118,7 @@ int wf_cmd_compare(int argc, char **argv) {
     if (race == NULL) return wf_cli_error("compare", WF_EINVAL);
     race->checkpoint_minutes = minutes;
     race->machine = machine_text();
+    race->command = command_text(words.item[0], &sets);
     screen s = {.tty = isatty(STDERR_FILENO), .quiet = quiet, .last = wf_seconds()};
     wf_status status = wf_race_go(race, show, &s);
     if (status == WF_OK) print_result(race, json);

@@ -15,7 +15,7 @@ typedef struct train_view { /* what is shown while it runs */
     bool validated;
 } train_view;
 
-static void on_step(void *ctx, const wf_step_report *r) {
+static bool on_step(void *ctx, const wf_step_report *r) {
     train_view *v = ctx;
     double rate = r->seconds > 0 ? (double)r->tokens / r->seconds : 0;
     double share = ++v->seen < 20 ? 1.0 / (double)v->seen : 0.05;
@@ -26,6 +26,7 @@ static void on_step(void *ctx, const wf_step_report *r) {
     snprintf(note, sizeof note, "loss %.4f, lr %.3g, norm %.2f, %s %s/s", v->loss, r->lr, r->grad_norm,
              wf_cli_count(v->tokens_per_second, n), v->unit);
     wf_progress_show(&v->progress, r->step, note);
+    return true;
 }
 
 static void describe_metrics(const wf_metrics *m, char buf[160]) {

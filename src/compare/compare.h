@@ -37,6 +37,7 @@ typedef struct wf_entry {
     wf_curve_point *curve;
     wf_valid_point *valid;
     int64_t tokens_per_step;
+    double step_median;   /* seconds of a step as an earlier session measured it; 0: none */
     double *step_seconds; /* one a step of this process, for the median */
     int n_step_seconds, cap_step_seconds;
 } wf_entry;
@@ -57,7 +58,7 @@ typedef struct wf_race {
     wf_task *task;
     double checkpoint_minutes;
     double started, elapsed_before;
-    char *machine;
+    char *machine, *command; /* said in the report; set by who knows them, may be NULL */
 } wf_race;
 
 /* Summary of a design over its seeds, computed from the entries. NaN where nothing is known. */
@@ -76,6 +77,7 @@ typedef void (*wf_race_show)(void *ctx, const wf_race *r, bool last);
 wf_status wf_race_go(wf_race *r, wf_race_show show, void *ctx);
 wf_status wf_race_save(wf_race *r); /* checkpoints of unfinished runs, results.json, report.html */
 void wf_race_summary(const wf_race *r, int design, wf_summary *s);
+double wf_entry_step_seconds(const wf_entry *e); /* median */
 
 char *wf_race_entry_folder(const wf_race *r, const wf_entry *e); /* caller frees */
 

@@ -8,7 +8,7 @@
 enum { CURVE_POINTS = 400 }; /* about this many points a curve, whatever the number of steps */
 
 static wf_value *design_recipe(const wf_value *base, const wf_value *overlay, const char *name) {
-    wf_value *r = wf_value_merge(base, overlay);
+    wf_value *r = wf_value_merge(base, overlay->kind == WF_V_MAP ? overlay : NULL);
     if (r == NULL) return NULL;
     wf_value *label = wf_value_text(name);
     if (label == NULL || wf_value_set(r, "name", label) != WF_OK) {
@@ -50,6 +50,24 @@ static wf_status read_seeds(wf_race *r) {
     return WF_OK;
 }
 
+static bool is_folder_name(const char *s) {
+    static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+";
+    return s[0] && s[0] != '.' && strlen(s) < 128 && strspn(s, good) == strlen(s);
+}
+
+static wf_status check_design(const char *name, const wf_value *overlay) {
+    if (!is_folder_name(name))
+        return wf_value_fail(overlay, WF_EINVAL,
+                             "designs: '%s' becomes the name of a folder: letters, digits, - _ . and + only, no . in front",
+                             name);
+    if (overlay->kind != WF_V_MAP && overlay->kind != WF_V_NULL)
+        return wf_value_fail(overlay, WF_EINVAL,
+                             "designs.%s: a map of what differs from the base, like {model: {norm: rmsnorm}}", name);
+    if (overlay->kind == WF_V_MAP && wf_value_get(overlay, "task") != NULL) /* equal data is the point */
+        return wf_value_fail(overlay, WF_EINVAL, "designs.%s: 'task' belongs to the comparison, not to one design", name);
+    return WF_OK;
+}
+
 static wf_status read_designs(wf_race *r) {
     const wf_value *designs = wf_value_get(r->recipe, "designs");
     if (designs == NULL || designs->kind != WF_V_MAP || designs->n < 1)
@@ -61,24 +79,13 @@ static wf_status read_designs(wf_race *r) {
     r->n_design = designs->n;
     r->design = wf_alloc_array((size_t)designs->n, sizeof *r->design);
     for (int i = 0; r->design != NULL && i < designs->n; i++) {
-        const wf_value *overlay = designs->item[i];
-        if (overlay->kind != WF_V_MAP && overlay->kind != WF_V_NULL) {
-            wf_value_free(base);
-            return wf_value_fail(overlay, WF_EINVAL,
-                                 "designs.%s: a map of what differs from the base, like {model: {norm: rmsnorm}}",
-                                 designs->key[i]);
-        }
         r->design[i].name = designs->key[i];
-        r->design[i].recipe = design_recipe(base, overlay, designs->key[i]);
+        if (check_design(designs->key[i], designs->item[i]) == WF_OK)
+            r->design[i].recipe = design_recipe(base, designs->item[i], designs->key[i]);
         if (r->design[i].recipe == NULL) break;
     }
     wf_value_free(base);
     if (r->design == NULL || r->design[r->n_design - 1].recipe == NULL) return WF_EINVAL;
-    /* equal data is the point: no design may have a task of its own */
-    for (int i = 0; i < designs->n; i++)
-        if (designs->item[i]->kind == WF_V_MAP && wf_value_get(designs->item[i], "task") != NULL)
-            return wf_value_fail(designs->item[i], WF_EINVAL, "designs.%s: 'task' belongs to the comparison, not to one design",
-                                 designs->key[i]);
     return WF_OK;
 }
 
@@ -205,6 +212,7 @@ void wf_race_close(wf_race *r) {
     wf_free((char *)r->path);
     wf_free((char *)r->folder);
     wf_free(r->machine);
+    wf_free(r->command);
     wf_free(r);
 }
 
@@ -365,6 +373,11 @@ static void mean_sd(const double *v, int n, double *mean, double *sd) {
     *sd = n > 1 ? sqrt(q / (n - 1)) : NAN;
 }
 
+/* Of this process when it ran steps, else as an earlier session measured it. */
+double wf_entry_step_seconds(const wf_entry *e) {
+    return e->n_step_seconds > 0 ? median(e->step_seconds, e->n_step_seconds) : e->step_median;
+}
+
 void wf_race_summary(const wf_race *r, int design, wf_summary *s) {
     double loss[100], accuracy[100], bits[100], unused;
     int n = 0, n_speed = 0;
@@ -374,9 +387,7 @@ void wf_race_summary(const wf_race *r, int design, wf_summary *s) {
         const wf_entry *e = &r->entry[design * r->n_seed + i];
         s->done += e->state == WF_ENTRY_DONE;
         s->failed += e->state == WF_ENTRY_FAILED;
-        double m = median(e->step_seconds, e->n_step_seconds);
-        if (e->n_step_seconds == 0 && e->steps_done > 0)
-            m = e->seconds / (double)e->steps_done; /* a run of an earlier session */
+        double m = wf_entry_step_seconds(e);
         if (e->steps_done > 0 && m > 0 && e->tokens_per_step > 0) speed += (double)e->tokens_per_step / m, n_speed++;
         seconds += e->seconds / r->n_seed;
         flops += e->flops / r->n_seed;

@@ -127,7 +127,7 @@ static wf_status put_slot(wf_text *t, const wf_race *r, const char *name, size_t
     else if (IS("MACHINE"))
         put_escaped(t, r->machine != NULL ? r->machine : "");
     else if (IS("COMMAND"))
-        put_escaped(t, r->path);
+        put_escaped(t, r->command != NULL ? r->command : r->path);
     else if (IS("CHART"))
         wf_text_add(t, "%s", wf_asset_chart);
     else if (IS("DATA"))

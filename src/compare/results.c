@@ -23,7 +23,7 @@ static void put_string(wf_text *t, const char *s) {
 
 static void put_number(wf_text *t, double x) {
     if (isfinite(x))
-        wf_text_add(t, "%.9g", x);
+        wf_text_add(t, "%.17g", x); /* reads back as the same number */
     else
         wf_text_add(t, "null"); /* JSON has no NaN */
 }
@@ -39,7 +39,7 @@ static void put_curve(wf_text *t, const wf_entry *e) {
         const wf_curve_point *p = &e->curve[i];
         wf_text_add(t, "%s[%lld, ", i > 0 ? ", " : "", (long long)p->step);
         put_number(t, p->loss);
-        wf_text_add(t, ", %.6g, %.9g]", p->seconds, p->flops);
+        wf_text_add(t, ", %.17g, %.17g]", p->seconds, p->flops);
     }
     wf_text_add(t, "],\n     \"valid\": [");
     for (int i = 0; i < e->n_valid; i++) {
@@ -68,6 +68,8 @@ static void put_entry(wf_text *t, const wf_entry *e) {
         wf_text_add(t, ", ");
     }
     wf_text_add(t, "\"steps\": %lld, \"tokens_per_step\": %lld, ", (long long)e->steps_done, (long long)e->tokens_per_step);
+    put_field(t, "step_seconds", wf_entry_step_seconds(e));
+    wf_text_add(t, ", ");
     put_field(t, "seconds", e->seconds);
     wf_text_add(t, ", ");
     put_field(t, "flops", e->flops);
@@ -190,6 +192,7 @@ static wf_status read_entry(wf_entry *e, const wf_value *run) {
     WF_TRY(read_curves(e, run));
     e->steps_done = (int64_t)number(run, "steps");
     e->tokens_per_step = (int64_t)number(run, "tokens_per_step");
+    e->step_median = number(run, "step_seconds");
     e->seconds = number(run, "seconds");
     e->flops = number(run, "flops");
     if (e->n_curve > 0) e->last_loss = e->curve[e->n_curve - 1].loss;

@@ -52,10 +52,10 @@ static void add_row(wf_text *t, const wf_race *r, int d, int columns) {
     wf_summary s;
     wf_race_summary(r, d, &s);
     row w = row_of(r, d);
-    char a[32], b[16], c[16], e[16], line[256];
+    char a[32], b[16], c[16], e[16], f[32], line[256];
     const char *state = w.failed == r->n_seed ? "failed" : w.running > 0 ? "running" : w.failed > 0 ? "part failed" : "done";
-    int n = snprintf(line, sizeof line, "%-16.16s %-11s %5.0f%% %7.4f  %-17s %7s %8s %8s", r->design[d].name, state,
-                     w.total > 0 ? 100.0 * (double)w.steps / (double)w.total : 0.0, isfinite(w.train_loss) ? w.train_loss : 0.0,
+    int n = snprintf(line, sizeof line, "%-16.16s %-11s %5.0f%% %7s  %-17s %7s %8s %8s", r->design[d].name, state,
+                     w.total > 0 ? 100.0 * (double)w.steps / (double)w.total : 0.0, loss_text(w.train_loss, NAN, f),
                      loss_text(s.loss_mean, s.loss_sd, a), short_number((double)r->design[d].cost.parameters, b),
                      short_number(s.tokens_per_second, c), short_number((double)r->design[d].cost.peak_bytes, e));
     if (columns > 0 && n > columns) line[columns] = '\0';

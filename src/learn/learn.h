@@ -77,7 +77,7 @@ char *wf_run_profile_text(wf_run *r);
 /* The whole loop of `weft train`: steps, validation, checkpoints on time, at the end and on Ctrl-C (returns WF_EINTERRUPTED). */
 typedef struct wf_train_hooks {
     void *ctx;
-    void (*on_step)(void *ctx, const wf_step_report *r);
+    bool (*on_step)(void *ctx, const wf_step_report *r); /* false: stop as on Ctrl-C */
     void (*on_validate)(void *ctx, int64_t step, const wf_metrics *m);
 } wf_train_hooks;
 wf_status wf_train(wf_run *r, const char *folder, const wf_train_hooks *hooks);

@@ -53,9 +53,9 @@ static wf_status loop(wf_loop *l) {
         if (s == WF_ENONFINITE) return not_finite(l);
         WF_TRY(s);
         wf_journal_step(l->log, &report);
-        if (l->hooks && l->hooks->on_step) l->hooks->on_step(l->hooks->ctx, &report);
+        bool go_on = !l->hooks || !l->hooks->on_step || l->hooks->on_step(l->hooks->ctx, &report);
         validated = false;
-        if (wf_interrupted()) return interrupted(l);
+        if (!go_on || wf_interrupted()) return interrupted(l);
         if (o->valid_every > 0 && l->r->step % o->valid_every == 0) {
             s = validate(l);
             if (s == WF_EINTERRUPTED) return interrupted(l);

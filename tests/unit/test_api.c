@@ -6,6 +6,7 @@
 #include <cmocka.h>
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -92,7 +93,57 @@ static void test_generate(void **state) {
     assert_int_equal(weft_generate(m, prompt, 3, &o, hear, &b), WEFT_OK);
     assert_int_equal(a.n, 8); /* the callback ended it */
     assert_memory_equal(a.token, b.token, sizeof a.token);
+    o.tokens = -1;
+    assert_int_equal(weft_generate(m, prompt, 3, &o, hear, &a), WEFT_INVALID);
+    assert_int_equal(weft_generate(m, prompt, 0, &o, hear, &a), WEFT_INVALID);
     weft_free(m);
+}
+
+static void test_pictures(void **state) {
+    (void)state;
+    weft_model *m = NULL;
+    if (weft_build("model: {name: vit, image_height: 8, channels: 1, classes: 3, patch: 4, width: 16, layers: 1, mixer: {name: "
+                   "softmax, heads: 2}}",
+                   1, &m) != WEFT_OK)
+        fail_msg("%s", weft_message());
+    float x[2 * 64], y[6], z[3];
+    for (int i = 0; i < 128; i++) x[i] = sinf((float)i);
+    int64_t C = 0;
+    assert_int_equal(weft_output_size(m, &C), WEFT_OK);
+    assert_int_equal(C, 3);
+    if (weft_run_pictures(m, x, 2, y, 6) != WEFT_OK) fail_msg("%s", weft_message());
+    assert_int_equal(weft_run_pictures(m, x + 64, 1, z, 3), WEFT_OK);
+    for (int i = 0; i < 3; i++) assert_true(isfinite(z[i]) && fabsf(z[i] - y[3 + i]) < 1e-5f);
+    assert_int_equal(weft_run_pictures(m, x, 0, y, 6), WEFT_INVALID);
+    const int32_t token[1] = {1};
+    assert_int_equal(weft_run_tokens(m, token, 1, 1, y, 6), WEFT_INVALID);
+    weft_free(m);
+}
+
+static bool stop_at_three(void *context, const weft_progress *p) {
+    *(int64_t *)context = p->step;
+    return p->step < 3;
+}
+
+/* A callback stops the training; the same call goes on from the checkpoint. */
+static void test_train(void **state) {
+    (void)state;
+    char folder[] = "/tmp/weft-api-XXXXXX", command[64];
+    assert_non_null(mkdtemp(folder));
+    static const char recipe[] =
+        "task: {name: selective-copy, length: 24, memorise: 4}\n"
+        "model: {name: lm, width: 16, layers: 1, mixer: {name: softmax, heads: 2}}\ntrain: {steps: 5, batch: 4}\n";
+    weft_model *m = NULL;
+    int64_t at = 0;
+    weft_status stopped = weft_train(recipe, folder, stop_at_three, &at, &m);
+    if (stopped != WEFT_INTERRUPTED) fail_msg("%d: %s", (int)stopped, weft_message());
+    assert_null(m);
+    assert_int_equal(at, 3);
+    if (weft_train(recipe, folder, NULL, NULL, &m) != WEFT_OK) fail_msg("%s", weft_message());
+    assert_non_null(m);
+    weft_free(m);
+    snprintf(command, sizeof command, "rm -rf %s", folder);
+    assert_int_equal(system(command), 0);
 }
 
 static void test_errors(void **state) {
@@ -110,10 +161,8 @@ static void test_errors(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_run),
-        cmocka_unit_test(test_save_load),
-        cmocka_unit_test(test_generate),
-        cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_run),      cmocka_unit_test(test_save_load), cmocka_unit_test(test_generate),
+        cmocka_unit_test(test_pictures), cmocka_unit_test(test_train),     cmocka_unit_test(test_errors),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
