@@ -37,13 +37,13 @@ static wf_node *train(wf_build *b, wf_module *m, wf_node *x) {
     wf_node *keep = wf_keep_mask(b, x), *u = wf_reshape(g, x, WF_SHAPE(rows, D));
     wf_node *n = keep ? wf_sum_all(g, keep) : wf_fill(g, u->dtype, WF_SHAPE(1), (double)rows);
     wf_node *k = keep ? wf_reshape(g, wf_as(b, keep, x->dtype), WF_SHAPE(rows, 1)) : NULL;
-    wf_node *inv = wf_recip(g, wf_max_c(g, n, 1));
-    wf_node *mu = wf_mul(g, wf_sum(g, k ? wf_mul(g, u, k) : u, 1, false), inv);
-    wf_node *c = wf_sub(g, u, mu);
-    if (k) c = wf_mul(g, c, k);
-    wf_node *v = wf_mul(g, wf_sum(g, wf_square(g, c), 1, false), inv);
-    wf_node *y = wf_norm_affine(b, m, wf_mul(g, c, wf_rsqrt(g, wf_add_c(g, v, o->eps))));
+    wf_node *mu, *v = wf_moments(g, u, 1, k, k ? wf_max_c(g, n, 1) : NULL, &mu), *w = wf_use_or_null(b, m, "weight");
+    wf_node *r = wf_rsqrt(g, wf_add_c(g, v, o->eps)), *c = wf_use_or_null(b, m, "bias");
+    wf_node *y = wf_mul(g, wf_sub(g, u, mu), w ? wf_mul(g, r, w) : r); /* one factor a channel */
+    if (c) y = wf_add(g, y, c);
     if (k) y = wf_mul(g, y, k);
+    v = wf_reshape(g, v, WF_SHAPE(D));
+    mu = wf_reshape(g, mu, WF_SHAPE(D));
     /* One token has no unbiased variance: the running one stays. */
     wf_node *rm = wf_use(b, m, "running_mean"), *rv = wf_use(b, m, "running_var");
     wf_node *unbiased = wf_mul(g, v, wf_div(g, n, wf_max_c(g, wf_add_c(g, n, -1), 1)));
