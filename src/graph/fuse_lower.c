@@ -8,11 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int64_t CACHE_(void) {
-    const char *e = getenv("ROWS_CACHE");
-    return e ? atoi(e) * 1024 : 24 * 1024;
-}
-#define CACHE CACHE_()
+/* XXX */
+#include <stdio.h>
+static int64_t env_(const char*n,int64_t d){const char*e=getenv(n);return e?atoi(e):d;}
+#define CACHE (env_("ROWS_CACHE",24)*1024)
 enum { MOST_ROWS = 4096, MOST_WIDE_ROWS = 256, LEAST_COLUMNS = 256 };
 
 typedef struct wf_lowering {
@@ -392,13 +391,16 @@ static void choose_blocks(wf_lowering *l, const bool *used) {
     if (full == 0) full = size;
     if (cols == 1) {
         p->block_rows = clamp(CACHE / (narrow + 1), 64, MOST_ROWS);
-    } else if (!whole && cols * (full + once) > CACHE) {
-        int64_t pieces = (cols * (full + once) + CACHE - 1) / CACHE;
-        p->block_cols = clamp(((cols + pieces - 1) / pieces + 63) & ~(int64_t)63, LEAST_COLUMNS, cols);
-        p->block_rows = 1;
-    } else {
-        p->block_rows = clamp((CACHE - cols * once) / (cols * full), 1, MOST_WIDE_ROWS);
+        return;
     }
+    if (!whole && cols * (full + once) > CACHE) { /* pieces of columns: a row at a time, or so that rows share what is once */
+        int64_t rows = wf_space_rows(&p->space) > 1 && once ? env_("ROWS_R",4) : 1;
+        int64_t pieces = (cols * (rows * full + once) + CACHE - 1) / CACHE;
+        p->block_cols = clamp(((cols + pieces - 1) / pieces + 63) & ~(int64_t)63, LEAST_COLUMNS, cols);
+        cols = p->block_cols;
+    }
+    p->block_rows = clamp((CACHE - cols * once) / (cols * full), 1, MOST_WIDE_ROWS);
+    if (whole && size == 4 && p->block_rows == 1 && cols > WF_ROW_PIECE && env_("ROWS_TILE",1)) p->tile_cols = WF_ROW_PIECE;
 }
 
 /* ---- memory that an output may take over ---- */

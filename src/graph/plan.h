@@ -60,6 +60,7 @@ typedef struct wf_rowprog {
     int n_kept;                     /* the first n_kept row axes survive SUM_ROWS, the other row axes are summed over */
     int n_full, n_narrow;           /* registers: full ones first */
     int64_t block_rows, block_cols; /* a block of registers; block_cols < N only without reductions over the row */
+    int64_t tile_cols; /* instructions between two reductions run over this many columns after each other; 0: over all */
 } wf_rowprog;
 
 /* Group row operators among the live nodes `order` (n of them, id order, views and leaves included) and emit steps in a

@@ -13,6 +13,7 @@
 
 enum {
     SMALL = 16 * 1024,       /* elements below which one thread does it all */
+    GROUP = 16,              /* blocks of rows that go through a piece of the columns together */
     SEGMENTS = 64,           /* most segments in all */
     SEGMENT_ELEMENTS = 8192, /* fewest elements of a segment */
     SEGMENT_BYTES = 4 << 20, /* most memory for partial sums */
@@ -63,7 +64,9 @@ static wf_run_shape describe(const wf_rowprog *p) {
     s.bound_bytes = wf_run_bound_bytes(p);
     s.register_bytes = (size_t)p->n_full * wf_run_pad((size_t)(s.rows * s.cols) * s.size) +
                        (size_t)p->n_narrow * wf_run_pad((size_t)s.rows * 8);
-    s.thread_bytes = wf_run_pad(s.bound_bytes + s.register_bytes + s.accum_bytes) + 64;
+    s.tile = p->tile_cols ? p->tile_cols : s.cols;
+    s.total_bytes = s.tile < s.cols ? (size_t)p->n_instr * (size_t)s.rows * sizeof(double) : 0;
+    s.thread_bytes = wf_run_pad(s.bound_bytes + s.register_bytes + wf_run_pad(s.total_bytes) + s.accum_bytes) + 64;
     return s;
 }
 
@@ -100,15 +103,18 @@ static void place_cols(const wf_run_shape *s, int64_t piece, wf_run_at *b) {
     b->width = least(s->cols, s->n - b->col);
 }
 
-/* Independent blocks [first, last): pieces of columns inside, then rows. */
+/* Independent blocks [first, last). In pieces of columns a few rows go through one piece before the next, so that what all rows
+ * share stays in the cache. */
 static void run_range(wf_run_thread *t, int64_t first, int64_t last) {
     const wf_run_shape *s = t->s;
+    int64_t slab = s->blocks_inner * s->pieces;
     for (int64_t i = first; i < last; i++) {
         wf_run_at b = {0};
-        int64_t row_block = i / s->pieces;
-        place_cols(s, i % s->pieces, &b);
-        place_rows(s, row_block % s->blocks_inner, &b);
-        decode_outer(s, row_block / s->blocks_inner, 0, s->n_outer, &b);
+        int64_t at = i % slab, group = at / (GROUP * s->pieces), rest = at % (GROUP * s->pieces);
+        int64_t blocks = least(GROUP, s->blocks_inner - group * GROUP);
+        place_cols(s, rest / blocks, &b);
+        place_rows(s, group * GROUP + rest % blocks, &b);
+        decode_outer(s, i / slab, 0, s->n_outer, &b);
         wf_run_block(t, &b);
     }
 }
