@@ -13,7 +13,7 @@
 
 enum {
     SMALL = 16 * 1024,       /* elements below which one thread does it all */
-    GROUP = 16,              /* blocks of rows that go through a piece of the columns together */
+    GROUP = 16,              /* blocks of rows that stay together */
     SEGMENTS = 64,           /* most segments in all */
     SEGMENT_ELEMENTS = 8192, /* fewest elements of a segment */
     SEGMENT_BYTES = 4 << 20, /* most memory for partial sums */
@@ -103,18 +103,20 @@ static void place_cols(const wf_run_shape *s, int64_t piece, wf_run_at *b) {
     b->width = least(s->cols, s->n - b->col);
 }
 
-/* Independent blocks [first, last). In pieces of columns a few rows go through one piece before the next, so that what all rows
- * share stays in the cache. */
+/* Independent blocks [first, last). A few blocks of rows go through one piece of the columns before the next, so that what all rows
+ * share stays in the cache; the same with rows of a woven axis, so that the memory between two rows is there when it is their turn. */
 static void run_range(wf_run_thread *t, int64_t first, int64_t last) {
     const wf_run_shape *s = t->s;
-    int64_t slab = s->blocks_inner * s->pieces;
+    int far = s->p->woven ? s->n_outer - 1 : s->n_outer;
+    int64_t parts = s->pieces * (far < s->n_outer ? s->p->space.dim[far] : 1), slab = s->blocks_inner * parts;
     for (int64_t i = first; i < last; i++) {
         wf_run_at b = {0};
-        int64_t at = i % slab, group = at / (GROUP * s->pieces), rest = at % (GROUP * s->pieces);
-        int64_t blocks = least(GROUP, s->blocks_inner - group * GROUP);
-        place_cols(s, rest / blocks, &b);
+        int64_t at = i % slab, group = at / (GROUP * parts), rest = at % (GROUP * parts);
+        int64_t blocks = least(GROUP, s->blocks_inner - group * GROUP), part = rest / blocks;
+        place_cols(s, part % s->pieces, &b);
         place_rows(s, group * GROUP + rest % blocks, &b);
-        decode_outer(s, i / slab, 0, s->n_outer, &b);
+        decode_outer(s, i / slab, 0, far, &b);
+        if (far < s->n_outer) b.outer[far] = part / s->pieces;
         wf_run_block(t, &b);
     }
 }
