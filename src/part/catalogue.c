@@ -14,6 +14,7 @@
 static const wf_part *const parts[] = {
     /* norm */
     &wf_norm_layernorm, &wf_norm_rmsnorm, &wf_norm_groupnorm, &wf_norm_batchnorm, &wf_norm_dyt, &wf_norm_l2norm, &wf_norm_none,
+    &wf_norm_adaln,
     /* linear */
     &wf_linear_dense,
     /* position */
@@ -23,7 +24,7 @@ static const wf_part *const parts[] = {
     /* channel */
     &wf_channel_mlp, &wf_channel_swiglu, &wf_channel_geglu,
     /* topology */
-    &wf_topology_plain,
+    &wf_topology_plain, &wf_topology_macaron, &wf_topology_wide, &wf_topology_activator, &wf_topology_mixer_only,
 };
 /* clang-format on */
 

@@ -161,6 +161,9 @@ struct wf_build {
     uint64_t serial;         /* of this build among those that use `states` */
     void *memo;              /* casts made so far */
     bool recompute;          /* topologies put every block between wf_recompute_begin and _end (train.recompute) */
+
+    wf_node *condition;       /* [B,C] or, for each token, [B,L,C]: what adaLN makes its shifts, scales and gates of; or NULL */
+    wf_node *context_lengths; /* int32 [B]: valid positions of context, or NULL: all */
 };
 void wf_build_start(wf_build *b, wf_graph *g);
 void wf_build_end(wf_build *b);
@@ -214,6 +217,8 @@ struct wf_model {
     } * constant;
     void *slab; /* the memory of all parameters, side by side; NULL: each has its own */
     size_t slab_bytes;
+    int64_t condition; /* channels C of wf_build.condition; 0: the model gives none */
+    bool context;      /* the model gives wf_build.context [B,S,D]: blocks have cross attention */
 };
 /* Tables that are computed, not learned (sines, slopes): one a key and model, made by `fill` when first asked for. */
 wf_tensor *wf_model_constant(wf_model *m, const char *key, wf_dtype t, wf_shape s, void (*fill)(wf_tensor *t, const void *ctx),

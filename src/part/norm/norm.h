@@ -18,7 +18,13 @@ static inline unsigned wf_last(const wf_node *x) {
     return x ? 1u << (x->shape.rank - 1) : 0;
 }
 
+/* adaln.c: what a condition c = b->condition makes: W silu(c) + b in n vectors of m->in each, W [n D,C] and b [n D] zero at the
+ * start. setup declares "weight" and "bias" and refuses a model without a condition; the other gives vector 0 .. n-1 side by side,
+ * [B,1,n D] or [B,L,n D], for x [B,L,D]. */
+wf_status wf_conditioned_setup(wf_module *m, int64_t n);
+wf_node *wf_conditioned(wf_build *b, wf_module *m, const wf_node *x);
+
 extern const wf_part wf_norm_layernorm, wf_norm_rmsnorm, wf_norm_groupnorm, wf_norm_l2norm, wf_norm_dyt, wf_norm_batchnorm,
-    wf_norm_none;
+    wf_norm_none, wf_norm_adaln;
 
 #endif
