@@ -14,6 +14,7 @@
 static const wf_part *const parts[] = {
     /* norm */
     &wf_norm_layernorm, &wf_norm_rmsnorm, &wf_norm_groupnorm, &wf_norm_batchnorm, &wf_norm_dyt, &wf_norm_l2norm, &wf_norm_none,
+    &wf_norm_unified, &wf_norm_power, &wf_norm_groupscale, &wf_norm_repbn, &wf_norm_prepbn, &wf_norm_crmsnorm, &wf_norm_srmsnorm, &wf_norm_affinemap,
     &wf_norm_adaln,
     /* linear */
     &wf_linear_dense,

@@ -106,7 +106,7 @@ wf_node *wf_heads_attend(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_n
     s->window_back = window;
     s->window_forward = b->causal ? 0 : window;
     if (h->position->part->bias && h->position->part->bias(b, h->position, h->H, s) != WF_OK) return NULL;
-    if (b->train && s->dropout > 0) {
+    if (b->train && !b->no_dropout && s->dropout > 0) {
         s->seed = b->seed;
         s->stream = wf_stream(b);
         if (!b->seed) return wf_graph_fail(g, WF_EINVAL, "%s: dropout needs a seed: set wf_build.seed", m->name);

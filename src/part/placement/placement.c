@@ -57,7 +57,7 @@ wf_status wf_sublayer_setup(wf_module *block, const wf_module *place, const wf_s
 
 /* Stochastic depth (Huang et al. 2016): each sample keeps the branch with probability 1-p and then counts it 1/(1-p) times. */
 static wf_node *drop_path(wf_build *b, const wf_module *block, wf_node *y, double p) {
-    if (!b->train || p <= 0 || !y) return y;
+    if (!b->train || b->no_dropout || p <= 0 || !y) return y;
     wf_shape s = y->shape;
     for (int i = 1; i < s.rank; i++) s.dim[i] = 1;
     return wf_mul(b->g, y, wf_drop(b, block, wf_fill(b->g, WF_F32, s, 1), p));
