@@ -4,8 +4,9 @@
 #include <math.h>
 #include <string.h>
 
-static const wf_adapter *const tables[] = {wf_adapters_attention, wf_adapters_norm,   wf_adapters_vision,
-                                           wf_adapters_language,  wf_adapters_sparse, wf_adapters_picture};
+static const wf_adapter *const tables[] = {wf_adapters_attention,      wf_adapters_norm,   wf_adapters_vision,
+                                           wf_adapters_language,       wf_adapters_sparse, wf_adapters_picture,
+                                           wf_adapters_softmax_family, wf_adapters_sigma};
 enum { N_TABLES = sizeof tables / sizeof *tables };
 
 static const wf_adapter *find(const char *module) {

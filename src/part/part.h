@@ -75,6 +75,10 @@ struct wf_part {
      * scores: fill the spec (slopes, bias). What a scheme does not do is NULL. Models apply `forward`, mixers the others. */
     wf_status (*rotate)(wf_build *b, wf_module *m, wf_node **q, wf_node **k);
     wf_status (*bias)(wf_build *b, wf_module *m, int64_t heads, wf_attention_spec *s);
+    /* After all parameters of a new model have their first numbers: set those that follow from others. May be NULL. */
+    wf_status (*start)(wf_module *m);
+    /* Linears that make their weight of several tensors: write the effective weight [O,I]. NULL: "weight" is it. */
+    wf_status (*fold_weight)(const wf_module *m, float *w);
 };
 const wf_part *wf_part_find(const char *slot, const char *name); /* NULL + message naming the nearest */
 const wf_part *const *wf_part_all(int *n);
