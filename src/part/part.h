@@ -78,6 +78,10 @@ struct wf_part {
     /* Norms that are an affine map in evaluation: fill a[D], b[D] of y = a x + b from the module's present numbers. NULL: never;
      * WF_EUNSUPPORTED + reason: not with these options. */
     wf_status (*fold)(const wf_module *m, double *a, double *b);
+    /* After all parameters of a new model have their first numbers: set those that follow from others. May be NULL. */
+    wf_status (*start)(wf_module *m);
+    /* Linears that make their weight of several tensors: write the effective weight [O,I]. NULL: "weight" is it. */
+    wf_status (*fold_weight)(const wf_module *m, float *w);
 };
 const wf_part *wf_part_find(const char *slot, const char *name); /* NULL + message naming the nearest */
 const wf_part *const *wf_part_all(int *n);
