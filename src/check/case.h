@@ -62,7 +62,8 @@ extern const wf_adapter /* each ends with module == NULL */
     wf_adapters_picture[],
     wf_adapters_stateful[],
     wf_adapters_softmax_family[],
-    wf_adapters_sigma[];
+    wf_adapters_sigma[],
+    wf_adapters_linear[];
 /* clang-format on */
 
 /* ---- options; a key that is absent or null gives `otherwise`. Errors name key and value. ---- */

@@ -101,6 +101,9 @@ static wf_status setup(wf_module *m) {
     int64_t D = o->width, I = o->channels * s->ph * s->pw;
     m->in = m->out = D;
     m->model->max_length = s->n + s->prefix;
+    m->model->grid[0] = s->rows;
+    m->model->grid[1] = s->cols;
+    m->model->prefix = s->prefix;
     WF_TRY(wf_stack_prepare(m, &o->stack, WF_INIT_TRUNC_NORMAL));
     if (o->patch_norm && !wf_child_text(m, "patch_in_norm", "norm", I, I, "{name: layernorm, eps: %.17g}", o->patch_norm_eps))
         return WF_EINVAL;

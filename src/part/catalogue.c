@@ -20,10 +20,13 @@ static const wf_part *const parts[] = {
     &wf_linear_dense, &wf_linear_sigma,
     /* position */
     &wf_position_learned, &wf_position_sinusoidal, &wf_position_rope, &wf_position_alibi, &wf_position_none,
+    &wf_position_lrpe,
     /* mixer */
     &wf_mixer_softmax, &wf_mixer_linear, &wf_mixer_sigmoid, &wf_mixer_complex,
+    &wf_mixer_flow, &wf_mixer_norm_attention, &wf_mixer_diag_attention, &wf_mixer_simplified_linear,
     /* channel */
     &wf_channel_mlp, &wf_channel_swiglu, &wf_channel_geglu,
+    &wf_channel_glu,
     /* topology */
     &wf_topology_plain, &wf_topology_macaron, &wf_topology_wide, &wf_topology_activator, &wf_topology_mixer_only,
 };

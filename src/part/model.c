@@ -116,8 +116,18 @@ static double draw(const wf_init *init, wf_rng *r) {
         while (fabs(z) > 2) z = wf_rng_normal(r);
         return init->a * z;
     }
+    default: return 0; /* those that need more than one entry to be known */
     }
-    return 0;
+}
+
+static void init_whole(float *x, int64_t n, const wf_init *init, wf_rng *r) {
+    double square = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double v = init->kind == WF_INIT_GEOMETRIC ? pow(init->a, -(double)i / (double)n) : wf_rng_normal(r);
+        square += v * v;
+        x[i] = (float)v;
+    }
+    for (int64_t i = 0; init->kind == WF_INIT_DIRECTION && i < n; i++) x[i] = (float)(init->a * (double)x[i] / sqrt(square));
 }
 
 static void init_param(wf_param *p, uint64_t seed) {
@@ -128,6 +138,10 @@ static void init_param(wf_param *p, uint64_t seed) {
         return;
     }
     float *x = p->value->data;
+    if (p->init.kind == WF_INIT_GEOMETRIC || p->init.kind == WF_INIT_DIRECTION) {
+        init_whole(x, n, &p->init, &r);
+        return;
+    }
     for (int64_t i = 0; i < n; i++) x[i] = (float)draw(&p->init, &r);
 }
 

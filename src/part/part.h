@@ -18,7 +18,16 @@ typedef struct wf_model wf_model;
 typedef struct wf_build wf_build;
 
 /* ---- parameters ---- */
-typedef enum { WF_INIT_ZERO, WF_INIT_ONE, WF_INIT_CONST, WF_INIT_NORMAL, WF_INIT_UNIFORM, WF_INIT_TRUNC_NORMAL } wf_init_kind;
+typedef enum {
+    WF_INIT_ZERO,
+    WF_INIT_ONE,
+    WF_INIT_CONST,
+    WF_INIT_NORMAL,
+    WF_INIT_UNIFORM,
+    WF_INIT_TRUNC_NORMAL,
+    WF_INIT_GEOMETRIC, /* entry i of n: a^(-i/n) */
+    WF_INIT_DIRECTION, /* a random vector of length a */
+} wf_init_kind;
 typedef struct wf_init {
     wf_init_kind kind;
     double a; /* CONST: value; NORMAL, TRUNC_NORMAL (cut at 2 std): std; UNIFORM: half-width */
@@ -215,6 +224,7 @@ struct wf_model {
     bool bias;          /* linears have biases, where a part leaves it open */
     int64_t max_length; /* longest sequence of training; 0: open */
     int64_t layers;
+    int64_t grid[2], prefix; /* pictures: as wf_build has them, where one grid holds for all layers; zeros elsewhere */
     wf_init init;        /* of linear weights; kind ZERO: normal 0.02 */
     double residual_std; /* of the last linear of a residual branch; 0: as init */
     double value_std;    /* of role VALUE; 0: as init */
