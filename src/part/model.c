@@ -113,6 +113,8 @@ static double draw(const wf_init *init, wf_rng *r) {
         while (fabs(z) > 2) z = wf_rng_normal(r);
         return init->a * z;
     }
+    case WF_INIT_XAVIER:
+    case WF_INIT_FAN_IN: break; /* linears turn these into UNIFORM */
     }
     return 0;
 }

@@ -31,11 +31,20 @@ static const wf_placement *placement_of(const wf_value *spec) {
     return (const wf_placement *)p;
 }
 
+static wf_init_kind named_init(const char *name, wf_init_kind of_model) {
+    if (!name) return of_model;
+    return !strcmp(name, "normal")         ? WF_INIT_NORMAL
+           : !strcmp(name, "trunc_normal") ? WF_INIT_TRUNC_NORMAL
+           : !strcmp(name, "xavier")       ? WF_INIT_XAVIER
+           : !strcmp(name, "fan_in")       ? WF_INIT_FAN_IN
+                                           : of_model;
+}
+
 wf_status wf_stack_prepare(wf_module *m, const wf_stack_opt *o, wf_init_kind kind) {
     wf_model *model = m->model;
     model->layers = o->layers;
     model->bias = o->bias;
-    model->init = (wf_init){kind, o->init_std};
+    model->init = (wf_init){named_init(o->init, kind), o->init_std};
     const wf_placement *p = placement_of(o->placement);
     bool deep = p && p->deep;
     double beta = pow(8.0 * (double)o->layers, -0.25);
