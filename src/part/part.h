@@ -27,6 +27,8 @@ typedef enum {
     WF_INIT_TRUNC_NORMAL,
     WF_INIT_GEOMETRIC, /* entry i of n: a^(-i/n) */
     WF_INIT_DIRECTION, /* a random vector of length a */
+    WF_INIT_XAVIER, /* of linear weights only (wf_linear_init): uniform, half-width sqrt(6 / (in + out)) */
+    WF_INIT_FAN_IN, /* the same: uniform, half-width 1 / sqrt(in), and so the biases */
 } wf_init_kind;
 typedef struct wf_init {
     wf_init_kind kind;
@@ -130,6 +132,7 @@ wf_module *wf_child_linear(wf_module *m, const char *name, int64_t in, int64_t o
 /* A dense linear whatever the model wants of its linears (heads, patch embeddings). */
 wf_module *wf_child_dense(wf_module *m, const char *name, int64_t in, int64_t out, bool bias, wf_linear_role role);
 wf_init wf_linear_init(const wf_module *m); /* in a linear's setup: the initial weights its model and role ask for */
+wf_init wf_linear_bias_init(const wf_module *m); /* the same of its bias */
 /* "model" | "true" | "false", as options named `bias` have it. */
 bool wf_bias_wanted(const wf_module *m, const char *choice);
 /* What a placement tells the part inside: a norm in front of its last linear (NormFormer). Call in setup of mixers and channels:
