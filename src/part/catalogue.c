@@ -15,7 +15,7 @@ static const wf_part *const parts[] = {
     /* norm */
     &wf_norm_layernorm, &wf_norm_rmsnorm, &wf_norm_groupnorm, &wf_norm_batchnorm, &wf_norm_dyt, &wf_norm_l2norm, &wf_norm_none,
     /* linear */
-    &wf_linear_dense,
+    &wf_linear_dense, &wf_linear_zero_mean,
     /* position */
     &wf_position_learned, &wf_position_sinusoidal, &wf_position_rope, &wf_position_alibi, &wf_position_none,
     /* mixer */

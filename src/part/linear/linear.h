@@ -4,6 +4,11 @@
 
 #include "part/part.h"
 
-extern const wf_part wf_linear_dense;
+/* clang-format off */
+#define WF_LINEAR_BIAS_OPTION(type)                                                                                       \
+    {"bias", WF_OPT_CHOICE, offsetof(type, bias), "model", 0, 0, "model|true|false", "bias; model: as the part around it asks"}
+/* clang-format on */
+
+extern const wf_part wf_linear_dense, wf_linear_zero_mean;
 
 #endif

@@ -8,6 +8,8 @@
  */
 #include "part/norm/norm.h"
 
+#include <math.h>
+
 typedef struct options {
     double eps, momentum;
     bool affine;
@@ -61,6 +63,17 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     return wf_norm_affine(b, m, wf_mul(g, wf_sub(g, x, wf_use(b, m, "running_mean")), r));
 }
 
+static wf_status fold(const wf_module *m, double *a, double *b) {
+    const options *o = m->opt;
+    const float *mean = m->param[0]->value->data, *var = m->param[1]->value->data;
+    const float *w = o->affine ? m->param[2]->value->data : NULL, *c = o->affine ? m->param[3]->value->data : NULL;
+    for (int64_t i = 0; i < m->in; i++) {
+        a[i] = (w ? w[i] : 1) / sqrt((double)var[i] + o->eps);
+        b[i] = (c ? c[i] : 0) - a[i] * mean[i];
+    }
+    return WF_OK;
+}
+
 const wf_part wf_norm_batchnorm = {
     .slot = "norm",
     .name = "batchnorm",
@@ -78,4 +91,5 @@ const wf_part wf_norm_batchnorm = {
     .opt_size = sizeof(options),
     .setup = setup,
     .forward = forward,
+    .fold = fold,
 };
