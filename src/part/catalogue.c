@@ -17,7 +17,7 @@ static const wf_part *const parts[] = {
     &wf_norm_unified, &wf_norm_power, &wf_norm_groupscale, &wf_norm_repbn, &wf_norm_prepbn, &wf_norm_crmsnorm, &wf_norm_srmsnorm, &wf_norm_affinemap,
     &wf_norm_adaln,
     /* linear */
-    &wf_linear_dense, &wf_linear_sigma,
+    &wf_linear_dense, &wf_linear_sigma, &wf_linear_zero_mean,
     /* position */
     &wf_position_learned, &wf_position_sinusoidal, &wf_position_rope, &wf_position_alibi, &wf_position_none,
     &wf_position_lrpe,

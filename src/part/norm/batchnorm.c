@@ -10,6 +10,8 @@
 
 #include <math.h>
 
+#include <math.h>
+
 typedef struct options {
     double eps, momentum;
     bool affine;
