@@ -96,6 +96,9 @@ wf_node *wf_sum_to(wf_graph *g, wf_node *x, const wf_shape *s); /* adjoint of br
 wf_node *wf_softmax(wf_graph *g, wf_node *x);                   /* over the last axis; composed */
 wf_node *wf_log_softmax(wf_graph *g, wf_node *x);
 wf_node *wf_logsumexp(wf_graph *g, wf_node *x, bool keep); /* over the last axis; -inf for rows of -inf */
+/* Mean and biased variance over `axes` (which keep size 1), in one reading of x: moments.c. keep: 0 or 1, broadcastable to x, NULL:
+ * all count; then n is the number that count. */
+wf_node *wf_moments(wf_graph *g, wf_node *x, unsigned axes, wf_node *keep, wf_node *n, wf_node **mean);
 wf_node *wf_cumsum(wf_graph *g, wf_node *x, int axis, bool reverse, bool exclusive); /* scan.c */
 
 /* ---- matmul.c: oneDNN behind one file. a [.., M,K] x b [.., K,N] (after the transposes); leading axes broadcast ---- */
