@@ -293,6 +293,8 @@ wf_model *wf_model_of_part(const char *slot, const wf_value *spec, int64_t in, i
                            uint64_t seed);
 /* Fill all parameters with their initial numbers. */
 wf_status wf_model_init(wf_model *m, uint64_t seed);
+/* Counters and running statistics as they were at first (fine-tuning). */
+void wf_model_reset_state(wf_model *m);
 /* Files: one .safetensors with weights and metadata {format: weft-model-1, recipe: JSON, ...}. */
 wf_status wf_model_save(const wf_model *m, const char *path, wf_dtype as, const char *const *meta_key,
                         const char *const *meta_text, int n_meta);
