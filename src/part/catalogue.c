@@ -13,7 +13,7 @@
 /* clang-format off */
 static const wf_part *const parts[] = {
     /* norm */
-    &wf_norm_layernorm, &wf_norm_rmsnorm, &wf_norm_groupnorm, &wf_norm_batchnorm, &wf_norm_dyt, &wf_norm_l2norm, &wf_norm_none,
+    &wf_norm_layernorm, &wf_norm_rmsnorm, &wf_norm_groupnorm, &wf_norm_batchnorm, &wf_norm_dyt, &wf_norm_l2norm, &wf_norm_crmsnorm, &wf_norm_none,
     /* linear */
     &wf_linear_dense, &wf_linear_zero_mean,
     /* position */

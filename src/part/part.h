@@ -153,6 +153,8 @@ wf_status wf_module_fail(const wf_module *m, wf_status s, const char *fmt, ...)
 bool wf_part_absent(wf_module *m, const char *name);
 /* Whether `path` fits `pattern`, and how many * that took (-1: it does not fit). */
 int wf_path_fits(const char *pattern, const char *path);
+/* `path` with * in place of its numbers ("blocks.*.mixer.q"), cut to `size`. */
+void wf_path_starred(const char *path, char *out, size_t size);
 
 /* ---- building a graph from modules ---- */
 typedef struct wf_states wf_states; /* tensors that live between steps of one generation (KV caches, scan states) */

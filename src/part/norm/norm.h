@@ -19,6 +19,6 @@ static inline unsigned wf_last(const wf_node *x) {
 }
 
 extern const wf_part wf_norm_layernorm, wf_norm_rmsnorm, wf_norm_groupnorm, wf_norm_l2norm, wf_norm_dyt, wf_norm_batchnorm,
-    wf_norm_none;
+    wf_norm_crmsnorm, wf_norm_none;
 
 #endif
