@@ -1,6 +1,7 @@
 /* module.c: the tree of modules: declaring parameters, adding children, finding them, sharing tensors. */
 #include "part/override.h"
 
+#include <math.h>
 #include <string.h>
 
 static char *path_of(wf_model *model, const char *parent, const char *name) {
@@ -287,7 +288,16 @@ wf_init wf_linear_init(const wf_module *m) {
     wf_init init = model->init.kind == WF_INIT_ZERO ? (wf_init){WF_INIT_NORMAL, 0.02} : model->init;
     if (a && a->role == WF_LINEAR_RESIDUAL && model->residual_std > 0) init.a = model->residual_std;
     if (a && a->role == WF_LINEAR_VALUE && model->value_std > 0) init.a = model->value_std;
-    return init;
+    if (init.kind != WF_INIT_XAVIER && init.kind != WF_INIT_FAN_IN) return init;
+    /* These take their size from the shape; what the model says of residual branches is a factor on it. */
+    double part = model->init.a > 0 ? init.a / model->init.a : 1;
+    double width = init.kind == WF_INIT_XAVIER ? sqrt(6.0 / (double)(m->in + m->out)) : 1 / sqrt((double)m->in);
+    return (wf_init){WF_INIT_UNIFORM, width * part};
+}
+
+wf_init wf_linear_bias_init(const wf_module *m) {
+    if (m->model->init.kind != WF_INIT_FAN_IN) return (wf_init){WF_INIT_ZERO, 0};
+    return (wf_init){WF_INIT_UNIFORM, 1 / sqrt((double)m->in)};
 }
 
 bool wf_bias_wanted(const wf_module *m, const char *choice) {

@@ -18,7 +18,18 @@ typedef struct wf_model wf_model;
 typedef struct wf_build wf_build;
 
 /* ---- parameters ---- */
-typedef enum { WF_INIT_ZERO, WF_INIT_ONE, WF_INIT_CONST, WF_INIT_NORMAL, WF_INIT_UNIFORM, WF_INIT_TRUNC_NORMAL } wf_init_kind;
+typedef enum {
+    WF_INIT_ZERO,
+    WF_INIT_ONE,
+    WF_INIT_CONST,
+    WF_INIT_NORMAL,
+    WF_INIT_UNIFORM,
+    WF_INIT_TRUNC_NORMAL,
+    WF_INIT_GEOMETRIC, /* entry i of n: a^(-i/n) */
+    WF_INIT_DIRECTION, /* a random vector of length a */
+    WF_INIT_XAVIER,    /* of linear weights only (wf_linear_init): uniform, half-width sqrt(6 / (in + out)) */
+    WF_INIT_FAN_IN,    /* the same: uniform, half-width 1 / sqrt(in), and so the biases */
+} wf_init_kind;
 typedef struct wf_init {
     wf_init_kind kind;
     double a; /* CONST: value; NORMAL, TRUNC_NORMAL (cut at 2 std): std; UNIFORM: half-width */
@@ -75,21 +86,25 @@ struct wf_part {
      * scores: fill the spec (slopes, bias). What a scheme does not do is NULL. Models apply `forward`, mixers the others. */
     wf_status (*rotate)(wf_build *b, wf_module *m, wf_node **q, wf_node **k);
     wf_status (*bias)(wf_build *b, wf_module *m, int64_t heads, wf_attention_spec *s);
+    /* Norms that are an affine map in evaluation: fill a[D], b[D] of y = a x + b from the module's present numbers. NULL: never;
+     * WF_EUNSUPPORTED + reason: not with these options. */
+    wf_status (*fold)(const wf_module *m, double *a, double *b);
+    /* After all parameters of a new model have their first numbers: set those that follow from others. May be NULL. */
+    wf_status (*start)(wf_module *m);
+    /* Linears that make their weight of several tensors: write the effective weight [O,I]. NULL: "weight" is it. */
+    wf_status (*fold_weight)(const wf_module *m, float *w);
+    /* The same of their bias [O]. NULL: "bias" is it, where there is one. */
+    wf_status (*fold_bias)(const wf_module *m, float *bias);
     /* For transforms of finished models (src/transform). Space-separated names of what is inside the part.
      * readers: the children of slot linear that read x, the part's input: they and nothing else, each of them x itself and all
-     *   of it. What scales x can then be put into them. Mixers of wf_heads: "q k v"; mlp: "up"; swiglu, geglu: "gate up".
+     *   of it. What scales x can then be put into them. Mixers of wf_heads: "q k v"; mlp: "up"; swiglu, geglu: "gate up". (With an
+     *   option `cross: true` they read something else, and transforms leave the part alone.)
      * writers: the children of slot linear whose output is the part's output y: y is the sum of what they give and of nothing
      *   else, and an inner norm stands directly in front of them. Mixers of wf_heads: "o"; channel mixers: "down".
      * Of a model: readers read the final norm's output ("head"); writers put the first vectors of the stream, and are children
      *   of slot linear, or parameters [.., D] ("embed.weight position.table").
      * NULL: something else touches x or y too (pooling, products of x with itself): nothing can be put there. */
     const char *readers, *writers;
-    /* Norms that are y = a x + b, channel by channel, in evaluation: write a[in] and b[in]. NULL: not affine. */
-    wf_status (*fold)(const wf_module *m, double *a, double *b);
-    /* Linears that make their weight of several tensors: write the effective weight [O,I]. NULL: "weight" is it. */
-    wf_status (*fold_weight)(const wf_module *m, float *w);
-    /* The same of their bias [O]. NULL: "bias" is it, where there is one. */
-    wf_status (*fold_bias)(const wf_module *m, float *bias);
 };
 const wf_part *wf_part_find(const char *slot, const char *name); /* NULL + message naming the nearest */
 const wf_part *const *wf_part_all(int *n);
@@ -130,7 +145,8 @@ wf_module *wf_child_linear(wf_module *m, const char *name, int64_t in, int64_t o
 wf_module *wf_child_dense(wf_module *m, const char *name, int64_t in, int64_t out, bool bias, wf_linear_role role);
 /* Whether a linear has a bias: its option `bias`, "model" meaning what the part around it asked for. */
 bool wf_linear_bias(const wf_module *m, const char *choice);
-wf_init wf_linear_init(const wf_module *m); /* in a linear's setup: the initial weights its model and role ask for */
+wf_init wf_linear_init(const wf_module *m);      /* in a linear's setup: the initial weights its model and role ask for */
+wf_init wf_linear_bias_init(const wf_module *m); /* the same of its bias */
 /* "model" | "true" | "false", as options named `bias` have it. */
 bool wf_bias_wanted(const wf_module *m, const char *choice);
 /* What a placement tells the part inside: a norm in front of its last linear (NormFormer). Call in setup of mixers and channels:
@@ -191,9 +207,16 @@ struct wf_build {
     uint64_t serial;         /* of this build among those that use `states` */
     void *memo;              /* casts made so far */
     bool recompute;          /* topologies put every block between wf_recompute_begin and _end (train.recompute) */
+
+    wf_node *condition;       /* [B,C] or, for each token, [B,L,C]: what adaLN makes its shifts, scales and gates of; or NULL */
+    wf_node *context_lengths; /* int32 [B]: valid positions of context, or NULL: all */
+    bool no_dropout;          /* with train: statistics move, nothing is dropped (recalibration) */
+    wf_build **handle;        /* what wf_build_handle gave out, or NULL */
 };
 void wf_build_start(wf_build *b, wf_graph *g);
-void wf_build_end(wf_build *b);
+void wf_build_end(wf_build *b); /* before the graph is freed; after wf_grad where parts change state in their backward pass */
+/* For derivatives, which are built when the build may be over: *handle is the build, NULL once it has ended. */
+wf_build **wf_build_handle(wf_build *b);
 /* Node of a parameter, in float32 (or float64 when b->compute is). */
 wf_node *wf_use(wf_build *b, wf_module *m, const char *name);
 wf_node *wf_use_or_null(wf_build *b, wf_module *m, const char *name);             /* NULL when not declared (no bias) */
@@ -233,12 +256,13 @@ struct wf_model {
     bool bias;          /* linears have biases, where a part leaves it open */
     int64_t max_length; /* longest sequence of training; 0: open */
     int64_t layers;
-    wf_init init;        /* of linear weights; kind ZERO: normal 0.02 */
-    double residual_std; /* of the last linear of a residual branch; 0: as init */
-    double value_std;    /* of role VALUE; 0: as init */
-    wf_value *defaults;  /* slot -> recipe entry, for slots a part leaves open (linear, norm, position); owned */
-    size_t bytes, limit; /* of all parameters so far; what they may take, 0: any */
-    wf_value *made;      /* module path -> spec that stands nowhere in the recipe: parts' own, or changed by `parts`; owned */
+    int64_t grid[2], prefix; /* pictures: as wf_build has them, where one grid holds for all layers; zeros elsewhere */
+    wf_init init;            /* of linear weights; kind ZERO: normal 0.02 */
+    double residual_std;     /* of the last linear of a residual branch; 0: as init */
+    double value_std;        /* of role VALUE; 0: as init */
+    wf_value *defaults;      /* slot -> recipe entry, for slots a part leaves open (linear, norm, position); owned */
+    size_t bytes, limit;     /* of all parameters so far; what they may take, 0: any */
+    wf_value *made; /* module path -> spec that stands nowhere in the recipe: parts' own, or changed by `parts`; owned */
     int n_constant, cap_constant;
     struct wf_constant {
         const char *key;
@@ -246,6 +270,8 @@ struct wf_model {
     } * constant;
     void *slab; /* the memory of all parameters, side by side; NULL: each has its own */
     size_t slab_bytes;
+    int64_t condition;     /* channels C of wf_build.condition; 0: the model gives none */
+    bool context;          /* the model gives wf_build.context [B,S,D]: blocks have cross attention */
     const wf_value *parts; /* the recipe's `parts`; NULL: none */
     bool *parts_used;      /* by entry: it fitted something */
 };

@@ -46,6 +46,8 @@ static wf_status add(wf_module ***list, int *n, int *cap, wf_module *m) {
 }
 
 static wf_status add_norm(stream *s, wf_module *m) {
+    for (int i = 0; i < s->n_norm; i++)
+        if (s->norm[i] == m) return WF_OK;
     int k = 0;
     double eps = 0;
     while (k < KINDS && !wf_module_is(m, "norm", names[k])) k++;
@@ -68,12 +70,15 @@ static wf_module *beside(wf_module *block, const wf_module *m, const char *tail)
 
 static wf_status add_branch(stream *s, wf_module *block, wf_module *m) {
     wf_module *in = beside(block, m, "_in_norm"), *out = beside(block, m, "_out_norm"), *list[MAX_LISTED];
+    if (wf_module_is(m, "placement", NULL)) return refuse(m, "the gate of a condition gives the branch's output a mean again");
     if (beside(block, m, "_res_norm"))
         return refuse(m, "a post-norm network cannot be converted: the norm's output is the stream itself, mean and all");
+    if (!in) in = wf_module_find(block, "in_norm"); /* one for all sublayers (activator) */
     if (!in || wf_module_is(in, "norm", "none"))
         return refuse(
             m, "reads the stream without a norm (only placements with a norm in front of every sublayer can be converted)");
-    if (!m->part->readers || !m->part->writers)
+    bool cross = false;
+    if (!m->part->readers || !m->part->writers || (wf_module_flag(m, "cross", &cross) && cross))
         return refuse(m, "%s.%s does not read and write the stream by linears alone, so its output cannot be centred",
                       m->part->slot, m->part->name);
     WF_TRY(add_norm(s, in));

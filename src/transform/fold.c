@@ -6,9 +6,11 @@
  */
 #include "transform/fold.h"
 
+#include "part/norm/norm.h"
+
 #include <string.h>
 
-enum { MAX_LINEARS = 8 };
+enum { MAX_LINEARS = 16 };
 
 typedef struct folding {
     const wf_fold_opt *opt;
@@ -47,12 +49,22 @@ static void linears_of(place *p, wf_module *m, bool writers) {
         return;
     }
     const char *names = writers ? m->part->writers : m->part->readers;
+    bool cross = false;
+    int before = p->n;
     if (wf_module_is(m, "linear", NULL))
         p->linear[p->n++] = m;
-    else if (names)
-        p->n = wf_module_listed(m, names, p->linear, MAX_LINEARS);
-    if (p->n) return;
+    else if (names && (writers || !wf_module_flag(m, "cross", &cross) || !cross))
+        p->n += wf_module_listed(m, names, p->linear + p->n, MAX_LINEARS - p->n);
+    if (p->n > before) return;
+    p->n = 0;
     p->why = writers ? "what it follows does not end in linears" : "not only linears read it";
+}
+
+/* One norm in front of all sublayers of a block (activator). */
+static void all_of_block(place *p, const wf_module *block) {
+    for (int i = 0; i < block->n_child && !p->why; i++)
+        if (wf_module_is(block->child[i], "mixer", NULL) || wf_module_is(block->child[i], "channel", NULL))
+            linears_of(p, block->child[i], false);
 }
 
 static place place_of(const wf_module *norm) {
@@ -64,6 +76,8 @@ static place place_of(const wf_module *norm) {
     } else if (!strcmp(local, "final_norm") && !up->parent) {
         p.n = wf_module_listed(up, up->part->readers, p.linear, MAX_LINEARS);
         if (!p.n) p.why = "what the model makes of it is not linear";
+    } else if (!strcmp(local, "in_norm") && wf_module_is(up, "block", NULL)) {
+        all_of_block(&p, up);
     } else if (ends_with(local, "_in_norm")) {
         linears_of(&p, owner(norm, "_in_norm"), false);
     } else if (ends_with(local, "_out_norm")) {
@@ -117,10 +131,14 @@ wf_status wf_norm_split(wf_edit *e, const wf_module *m, wf_split *s) {
     s->a = wf_arena_alloc(e->arena, sizeof(double) * (size_t)(m->in > 0 ? m->in : 1));
     s->b = wf_arena_alloc(e->arena, sizeof(double) * (size_t)(m->in > 0 ? m->in : 1));
     if (!s->a || !s->b) return WF_ENOMEM;
+    int64_t groups;
+    double eps;
     if (!m->part->fold) return split_gain(e, m, s);
     s->something = s->whole = true;
     s->rest = "none";
-    return m->part->fold(m, s->a, s->b);
+    if (!wf_module_is(m, "norm", "power") || wf_norm_power_rest(m, &groups, &eps) != WF_OK) return m->part->fold(m, s->a, s->b);
+    s->rest = wf_arena_format(e->arena, "{name: groupscale, groups: %lld, eps: %.17g}", (long long)groups, eps);
+    return s->rest ? wf_norm_power_fold(m, s->a, s->b) : WF_ENOMEM;
 }
 
 /* ---- one norm ---- */
@@ -165,7 +183,7 @@ static void names_of(const place *p, char *out, size_t size) {
 
 /* Nothing linear stands beside an affine norm: two operations a number remain, and no square root. */
 static wf_status leave_affine(wf_edit *e, wf_module *norm, const wf_split *s, const char *why) {
-    if (wf_module_is(norm, "norm", "affine") || !wf_part_find("norm", "affine")) {
+    if (wf_module_is(norm, "norm", "affine") || strcmp(s->rest, "none")) {
         wf_edit_note(e, true, norm->name, "%s stays: %s", norm->part->name, why);
         return WF_OK;
     }
@@ -195,14 +213,17 @@ static wf_status take_from(wf_edit *e, wf_module *norm, const wf_split *s, const
 
 static bool in_stream(const wf_module *norm) {
     const char *l = wf_module_local(norm);
-    return ends_with(l, "_in_norm") || ends_with(l, "_out_norm") || !strcmp(l, "final_norm");
+    return !strcmp(l, "in_norm") || ends_with(l, "_in_norm") || ends_with(l, "_out_norm") || !strcmp(l, "final_norm");
 }
 
 static wf_status fold_norm(wf_edit *e, wf_module *norm, void *ctx) {
     folding *f = ctx;
     wf_split s;
-    if (!wf_module_is(norm, "norm", NULL) || (f->stream && (!in_stream(norm) || norm->part->fold))) return WF_OK;
-    WF_TRY(wf_norm_split(e, norm, &s));
+    if (!wf_module_is(norm, "norm", NULL) || wf_module_is(norm->parent, "norm", NULL)) return WF_OK;
+    if (f->stream && (!in_stream(norm) || norm->part->fold)) return WF_OK;
+    wf_status st = wf_norm_split(e, norm, &s);
+    if (st == WF_EUNSUPPORTED) return wf_edit_note(e, true, norm->name, "%s stays: %s", norm->part->name, wf_message()), WF_OK;
+    WF_TRY(st);
     if (!s.something) return WF_OK;
     if (is_identity(&s, norm->in)) {
         wf_edit_note(e, false, norm->name, s.whole ? "%s does nothing and is left out" : "gain 1 and bias 0 of %s are left out",

@@ -12,7 +12,7 @@ static wf_status setup(wf_module *m) {
     uint32_t flags = a && a->role == WF_LINEAR_HEAD ? 0 : WF_PARAM_MATRIX;
     if (!wf_declare(m, "weight", WF_SHAPE(m->out, m->in), wf_linear_init(m), flags)) return WF_ENOMEM;
     const options *o = m->opt;
-    if (wf_linear_bias(m, o->bias) && !wf_declare(m, "bias", WF_SHAPE(m->out), (wf_init){WF_INIT_ZERO, 0}, WF_PARAM_NO_DECAY))
+    if (wf_linear_bias(m, o->bias) && !wf_declare(m, "bias", WF_SHAPE(m->out), wf_linear_bias_init(m), WF_PARAM_NO_DECAY))
         return WF_ENOMEM;
     return WF_OK;
 }
