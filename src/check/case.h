@@ -55,7 +55,7 @@ typedef struct wf_adapter {
 extern const wf_adapter wf_adapters_attention[], wf_adapters_norm[], wf_adapters_vision[], wf_adapters_language[],
     wf_adapters_sparse[], wf_adapters_picture[]; /* each ends with module == NULL */
 
-extern const wf_adapter wf_adapters_topology[], wf_adapters_hierarchy[];
+extern const wf_adapter wf_adapters_topology[], wf_adapters_hierarchy[], wf_adapters_splitting[];
 
 /* ---- options; a key that is absent or null gives `otherwise`. Errors name key and value. ---- */
 const wf_value *wf_case_key(wf_case *c, const char *key); /* NULL when absent or null */
