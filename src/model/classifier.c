@@ -103,9 +103,9 @@ static wf_node *encode(wf_build *b, wf_module *m, wf_node *ids) {
     if (!x || has_class_token(o)) return wf_squeeze(g, wf_slice(g, x, 1, 0, 1), 1);
     wf_node *keep = wf_keep_mask(b, x);
     if (!keep) return wf_mean(g, x, 1u << 1, false);
-    keep = wf_unsqueeze(g, wf_as(b, keep, x->dtype), 2);
-    wf_node *count = wf_max_c(g, wf_sum(g, keep, 1u << 1, false), 1);
-    return wf_div(g, wf_sum(g, wf_mul(g, x, keep), 1u << 1, false), count);
+    keep = wf_as(b, keep, x->dtype);
+    wf_node *count = wf_max_c(g, wf_sum(g, keep, 1u << 1, true), 1);
+    return wf_div(g, wf_sum(g, wf_mul(g, x, wf_unsqueeze(g, keep, 2)), 1u << 1, false), count);
 }
 
 static wf_node *pair(wf_build *b, wf_module *m, wf_node *f) {

@@ -54,7 +54,7 @@ static wf_status forward(const wf_call *c) {
     const int64_t *a = n->attr.i, *d = n->shape.dim, R = d[1], C = d[2], D = d[3];
     int64_t pieces = (C + WF_WINDOW_COLUMNS - 1) / WF_WINDOW_COLUMNS, slabs = (D + WF_WINDOW_CHANNELS - 1) / WF_WINDOW_CHANNELS;
     double *by_row = c->scratch, *by_column = by_row + R;
-    bool mean = a[A_KIND] == MEAN, adjoint = a[A_KIND] == MEAN_ADJOINT;
+    bool sum = a[A_KIND] == SUM, adjoint = a[A_KIND] == MEAN_ADJOINT;
     if (adjoint) { /* the counts of the windows whose adjoint this is */
         reciprocals(by_row, R, a[A_DOWN], a[A_UP]);
         reciprocals(by_column, C, a[A_RIGHT], a[A_LEFT]);
@@ -82,10 +82,9 @@ static wf_status forward(const wf_call *c) {
                             .left = a[A_LEFT],
                             .right = a[A_RIGHT],
                             .n = (int)(D - slab < WF_WINDOW_CHANNELS ? D - slab : WF_WINDOW_CHANNELS),
-                            .row_weight = adjoint ? by_row : NULL,
-                            .column_weight = adjoint ? by_column : NULL,
-                            .row_scale = mean ? by_row[row] : 1,
-                            .column_scale = mean ? by_column : NULL,
+                            .row_share = sum ? NULL : by_row,
+                            .column_share = sum ? NULL : by_column,
+                            .adjoint = adjoint,
                             .minus = (double)a[A_MINUS],
                             .wide = n->dtype == WF_F64};
         run(&t);

@@ -14,11 +14,10 @@ typedef struct wf_window_task {
     int64_t row, top, bottom; /* the result's row; rows that its windows cover: [top, bottom) */
     int64_t from, to, columns, left, right;
     int n;
-    const double *row_weight, *column_weight; /* of what is summed, by row and column; NULL: 1 */
-    double row_scale;                         /* of the result, */
-    const double *column_scale;               /* by column; NULL: 1 */
-    double minus;                             /* times x itself, subtracted */
-    bool wide;                                /* double, not float */
+    const double *row_share, *column_share; /* 1 / how many rows and columns a window has; NULL: plain sums */
+    bool adjoint;                           /* they multiply what is summed (by its own place), not the sums */
+    double minus;                           /* times x itself, subtracted */
+    bool wide;                              /* double, not float */
 } wf_window_task;
 
 typedef void (*wf_window_fn)(const wf_window_task *t);
