@@ -144,6 +144,13 @@ typedef struct wf_pool_spec {
     int64_t size[2], stride[2], pad[2];
 } wf_pool_spec;
 wf_node *wf_pool(wf_graph *g, wf_node *x, const wf_pool_spec *s);
+/* Windows of tokens on a grid, channels last (window.c): x [B,R,C,D], y[b,r,c] = sum (or mean) of x[b,r-up..r+down,c-left..c+right],
+ * as far as they are inside the grid, and less x[b,r,c] itself where asked. Sides up to 256; float32 or float64. */
+typedef struct wf_window_spec {
+    int64_t up, down, left, right;
+    bool mean, minus_self;
+} wf_window_spec;
+wf_node *wf_window(wf_graph *g, wf_node *x, const wf_window_spec *s);
 /* Real FFT over the last axis, n points (zero-padded or cropped): [.., n/2+1, 2]; unnormalised. And its inverse (divides by n). */
 wf_node *wf_rfft(wf_graph *g, wf_node *x, int64_t n);
 wf_node *wf_irfft(wf_graph *g, wf_node *x, int64_t n);
