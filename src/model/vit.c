@@ -14,6 +14,7 @@
 
 typedef struct options {
     wf_stack_opt stack;
+    const wf_value *patch_linear;
     int64_t image_height, image_width, channels, patch, patch_width, classes, width;
     const char *pool, *positions, *patch_order, *final_norm;
     bool distilled, patch_norm, head_bias;
@@ -30,6 +31,8 @@ static const wf_option table[] = {
     {"patch_width", WF_OPT_INT, offsetof(options, patch_width), "0", 0, 1 << 12, NULL, "columns of a patch; 0: as patch"},
     {"patch_order", WF_OPT_CHOICE, offsetof(options, patch_order), "channel_first", 0, 0, "channel_first|channel_last",
      "order inside a patch's vector: (channel, row, column) or (row, column, channel)"},
+    {"patch_linear", WF_OPT_VALUE, offsetof(options, patch_linear), "", 0, 0, NULL,
+     "linear of the patch projection; dense (default), sigma .."},
     {"patch_norm", WF_OPT_BOOL, offsetof(options, patch_norm), "false", 0, 0, NULL,
      "LayerNorm before and after the patch projection (SimpleViT)"},
     {"patch_norm_eps", WF_OPT_REAL, offsetof(options, patch_norm_eps), "1e-5", 0, 1, NULL, "eps of those"},
@@ -101,7 +104,10 @@ static wf_status setup(wf_module *m) {
     WF_TRY(wf_stack_prepare(m, &o->stack, WF_INIT_TRUNC_NORMAL));
     if (o->patch_norm && !wf_child_text(m, "patch_in_norm", "norm", I, I, "{name: layernorm, eps: %.17g}", o->patch_norm_eps))
         return WF_EINVAL;
-    if (!wf_child_dense(m, "patch", I, D, true, WF_LINEAR_HEAD)) return WF_EINVAL;
+    static const wf_linear_args patch = {true, WF_LINEAR_HEAD};
+    if (!(o->patch_linear ? wf_child_with(m, "patch", "linear", "dense", o->patch_linear, I, D, &patch)
+                          : wf_child_dense(m, "patch", I, D, true, WF_LINEAR_HEAD)))
+        return WF_EINVAL;
     if (o->patch_norm && !wf_child_text(m, "patch_out_norm", "norm", D, D, "{name: layernorm, eps: %.17g}", o->patch_norm_eps))
         return WF_EINVAL;
     WF_TRY(tokens_setup(m, s));

@@ -84,6 +84,13 @@ struct wf_part {
      * scores: fill the spec (slopes, bias). What a scheme does not do is NULL. Models apply `forward`, mixers the others. */
     wf_status (*rotate)(wf_build *b, wf_module *m, wf_node **q, wf_node **k);
     wf_status (*bias)(wf_build *b, wf_module *m, int64_t heads, wf_attention_spec *s);
+    /* Norms that are an affine map in evaluation: fill a[D], b[D] of y = a x + b from the module's present numbers. NULL: never;
+     * WF_EUNSUPPORTED + reason: not with these options. */
+    wf_status (*fold)(const wf_module *m, double *a, double *b);
+    /* After all parameters of a new model have their first numbers: set those that follow from others. May be NULL. */
+    wf_status (*start)(wf_module *m);
+    /* Linears that make their weight of several tensors: write the effective weight [O,I]. NULL: "weight" is it. */
+    wf_status (*fold_weight)(const wf_module *m, float *w);
 };
 const wf_part *wf_part_find(const char *slot, const char *name); /* NULL + message naming the nearest */
 const wf_part *const *wf_part_all(int *n);
@@ -171,9 +178,16 @@ struct wf_build {
     uint64_t serial;         /* of this build among those that use `states` */
     void *memo;              /* casts made so far */
     bool recompute;          /* topologies put every block between wf_recompute_begin and _end (train.recompute) */
+
+    wf_node *condition;       /* [B,C] or, for each token, [B,L,C]: what adaLN makes its shifts, scales and gates of; or NULL */
+    wf_node *context_lengths; /* int32 [B]: valid positions of context, or NULL: all */
+    bool no_dropout;          /* with train: statistics move, nothing is dropped (recalibration) */
+    wf_build **handle;        /* what wf_build_handle gave out, or NULL */
 };
 void wf_build_start(wf_build *b, wf_graph *g);
-void wf_build_end(wf_build *b);
+void wf_build_end(wf_build *b); /* before the graph is freed; after wf_grad where parts change state in their backward pass */
+/* For derivatives, which are built when the build may be over: *handle is the build, NULL once it has ended. */
+wf_build **wf_build_handle(wf_build *b);
 /* Node of a parameter, in float32 (or float64 when b->compute is). */
 wf_node *wf_use(wf_build *b, wf_module *m, const char *name);
 wf_node *wf_use_or_null(wf_build *b, wf_module *m, const char *name);             /* NULL when not declared (no bias) */
@@ -224,6 +238,8 @@ struct wf_model {
     } * constant;
     void *slab; /* the memory of all parameters, side by side; NULL: each has its own */
     size_t slab_bytes;
+    int64_t condition; /* channels C of wf_build.condition; 0: the model gives none */
+    bool context;      /* the model gives wf_build.context [B,S,D]: blocks have cross attention */
 };
 /* Tables that are computed, not learned (sines, slopes): one a key and model, made by `fill` when first asked for. */
 wf_tensor *wf_model_constant(wf_model *m, const char *key, wf_dtype t, wf_shape s, void (*fill)(wf_tensor *t, const void *ctx),

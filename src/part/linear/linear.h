@@ -4,6 +4,9 @@
 
 #include "part/part.h"
 
-extern const wf_part wf_linear_dense;
+/* The effective weight [O,I] of a sigma module, as a product or a convolution uses it; in training it brings u up to date. */
+wf_node *wf_sigma_weight(wf_build *b, wf_module *m);
+
+extern const wf_part wf_linear_dense, wf_linear_sigma;
 
 #endif
