@@ -161,6 +161,33 @@ static wf_status fix_sizes(wf_edit *e, const wf_module *m) {
                         (long long)(r[0]->out / H));
 }
 
+static bool has_option(const wf_part *p, const char *name) {
+    for (const wf_option *o = p->options; o && o->name; o++)
+        if (!strcmp(o->name, name)) return true;
+    return false;
+}
+
+/* The same in the recipe's own entry, for topologies that compute with it (wide: heads of all layers side by side). */
+static wf_status fix_entry(wf_edit *e) {
+    const wf_value *old = wf_value_get(e->spec, "mixer"),
+                   *name = old && old->kind == WF_V_MAP ? wf_value_get(old, "name") : old;
+    const wf_part *p = wf_part_find("mixer", name && name->kind == WF_V_TEXT ? name->text : "softmax");
+    int64_t D = e->m->root->in, H = 0, d = 0;
+    if (!p || (old && old->kind == WF_V_LIST) || !has_option(p, "heads") || !has_option(p, "head_dim")) return WF_OK;
+    wf_value *map = old && old->kind == WF_V_MAP ? wf_value_copy(old) : wf_value_map();
+    const wf_value *heads = map ? wf_value_get(map, "heads") : NULL, *dim = map ? wf_value_get(map, "head_dim") : NULL;
+    wf_status s = !map ? WF_ENOMEM : name ? WF_OK : wf_value_set(map, "name", wf_value_text(p->name));
+    if (s == WF_OK && name && !wf_value_get(map, "name")) s = wf_value_set(map, "name", wf_value_copy(name));
+    if (s == WF_OK && heads) s = wf_value_int(heads, &H);
+    if (s == WF_OK && dim) s = wf_value_int(dim, &d);
+    if (H == 0) H = D / 64 > 0 ? D / 64 : 1;
+    if (s == WF_OK) s = wf_value_set(map, "heads", wf_value_number((double)H));
+    if (s == WF_OK) s = wf_value_set(map, "head_dim", wf_value_number((double)(d ? d : D / H)));
+    if (s == WF_OK) return wf_value_set(e->spec, "mixer", map);
+    wf_value_free(map);
+    return s;
+}
+
 /* Rows of x [n,D] cut to D-1 (shrink), or with -(their sum) appended. Columns likewise through step. */
 static wf_status resize_table(wf_edit *e, const char *name, bool shrink, double factor) {
     wf_shape s;
@@ -239,6 +266,7 @@ static wf_status resize(wf_edit *e, const stream *s, bool shrink) {
     for (int i = 0; i < s->n_writer; i++) WF_TRY(resize_writer(e, s->writer[i], shrink));
     for (int i = 0; i < s->n_reader; i++) WF_TRY(resize_reader(e, s->reader[i], shrink));
     for (int i = 0; i < s->n_part; i++) WF_TRY(fix_sizes(e, s->part[i]));
+    WF_TRY(fix_entry(e));
     snprintf(width, sizeof width, "%lld", (long long)w);
     wf_edit_note(e, false, "width", "the stream has %lld channels instead of %lld", (long long)w, (long long)D);
     return wf_edit_option(e, "width", width);
