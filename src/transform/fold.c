@@ -196,7 +196,8 @@ static wf_status leave_affine(wf_edit *e, wf_module *norm, const wf_split *s, co
     return wf_edit_part(e, norm->name, "{name: affine}");
 }
 
-static wf_status take_from(wf_edit *e, wf_module *norm, const wf_split *s, const place *p) {
+static wf_status take_from(wf_edit *e, wf_module *norm, const wf_split *s, const place *p, bool stream) {
+    const char *what = any(s->b, norm->in) ? "gain and bias" : "gain";
     char names[128];
     names_of(p, names, sizeof names);
     for (int i = 0; i < p->n; i++) WF_TRY(wf_fold_into(e, p->linear[i], p->before, s->a, s->b));
@@ -205,8 +206,10 @@ static wf_status take_from(wf_edit *e, wf_module *norm, const wf_split *s, const
     else if (s->whole)
         wf_edit_note(e, false, norm->name, "running statistics, gain and bias of %s into %s; its statistics of a token stay",
                      norm->part->name, names);
+    else if (stream)
+        wf_edit_note(e, false, norm->name, "%s into %s", what, names);
     else
-        wf_edit_note(e, false, norm->name, "gain and bias into %s; %s stays, its statistics are those of a token", names,
+        wf_edit_note(e, false, norm->name, "%s into %s; %s stays, its statistics are those of a token", what, names,
                      norm->part->name);
     return wf_edit_part(e, norm->name, "%s", s->rest);
 }
@@ -239,7 +242,7 @@ static wf_status fold_norm(wf_edit *e, wf_module *norm, void *ctx) {
             WF_TRY(wf_edit_untie(e));
     }
     const char *why = p.n ? unusable(e, norm, &p) : p.why;
-    if (!why) return take_from(e, norm, &s, &p);
+    if (!why) return take_from(e, norm, &s, &p, f->stream);
     if (s.whole) return leave_affine(e, norm, &s, why);
     wf_edit_note(e, true, norm->name, "gain and bias of %s stay: %s", norm->part->name, why);
     return WF_OK;
