@@ -67,6 +67,8 @@ extern const wf_adapter /* each ends with module == NULL */
     wf_adapters_transform[];
 /* clang-format on */
 
+extern const wf_adapter wf_adapters_topology[], wf_adapters_hierarchy[], wf_adapters_splitting[];
+
 /* ---- options; a key that is absent or null gives `otherwise`. Errors name key and value. ---- */
 const wf_value *wf_case_key(wf_case *c, const char *key); /* NULL when absent or null */
 wf_status wf_case_int(wf_case *c, const char *key, int64_t otherwise, int64_t *out);

@@ -304,6 +304,15 @@ wf_init wf_linear_bias_init(const wf_module *m) {
     return (wf_init){WF_INIT_UNIFORM, 1 / sqrt((double)m->in)};
 }
 
+wf_status wf_linear_declare(wf_module *m, const char *bias) {
+    const wf_linear_args *a = m->args;
+    uint32_t flags = a && a->role == WF_LINEAR_HEAD ? 0 : WF_PARAM_MATRIX;
+    if (!wf_declare(m, "weight", WF_SHAPE(m->out, m->in), wf_linear_init(m), flags)) return WF_ENOMEM;
+    if (wf_linear_bias(m, bias) && !wf_declare(m, "bias", WF_SHAPE(m->out), wf_linear_bias_init(m), WF_PARAM_NO_DECAY))
+        return WF_ENOMEM;
+    return WF_OK;
+}
+
 bool wf_bias_wanted(const wf_module *m, const char *choice) {
     return !choice || !strcmp(choice, "model") ? m->model->bias : !strcmp(choice, "true");
 }

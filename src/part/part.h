@@ -145,6 +145,8 @@ wf_module *wf_child_linear(wf_module *m, const char *name, int64_t in, int64_t o
 wf_module *wf_child_dense(wf_module *m, const char *name, int64_t in, int64_t out, bool bias, wf_linear_role role);
 /* Whether a linear has a bias: its option `bias`, "model" meaning what the part around it asked for. */
 bool wf_linear_bias(const wf_module *m, const char *choice);
+/* In a linear's setup: parameters "weight" [O,I] and, if so, "bias" [O], with the first numbers their model and role ask for. */
+wf_status wf_linear_declare(wf_module *m, const char *bias);
 wf_init wf_linear_init(const wf_module *m);      /* in a linear's setup: the initial weights its model and role ask for */
 wf_init wf_linear_bias_init(const wf_module *m); /* the same of its bias */
 /* "model" | "true" | "false", as options named `bias` have it. */
@@ -294,6 +296,8 @@ wf_model *wf_model_of_part(const char *slot, const wf_value *spec, int64_t in, i
                            uint64_t seed);
 /* Fill all parameters with their initial numbers. */
 wf_status wf_model_init(wf_model *m, uint64_t seed);
+/* Counters and running statistics as they were at first (fine-tuning). */
+void wf_model_reset_state(wf_model *m);
 /* Files: one .safetensors with weights and metadata {format: weft-model-1, recipe: JSON, ...}. */
 wf_status wf_model_save(const wf_model *m, const char *path, wf_dtype as, const char *const *meta_key,
                         const char *const *meta_text, int n_meta);

@@ -27,13 +27,7 @@ static bool centred(const wf_module *m) {
 }
 
 static wf_status setup(wf_module *m) {
-    const options *o = m->opt;
-    const wf_linear_args *a = m->args;
-    uint32_t flags = a && a->role == WF_LINEAR_HEAD ? 0 : WF_PARAM_MATRIX;
-    if (!wf_declare(m, "weight", WF_SHAPE(m->out, m->in), wf_linear_init(m), flags)) return WF_ENOMEM;
-    if (wf_linear_bias(m, o->bias) && !wf_declare(m, "bias", WF_SHAPE(m->out), (wf_init){WF_INIT_ZERO, 0}, WF_PARAM_NO_DECAY))
-        return WF_ENOMEM;
-    return WF_OK;
+    return wf_linear_declare(m, ((const options *)m->opt)->bias);
 }
 
 static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
