@@ -48,12 +48,11 @@ static void linears_of(place *p, wf_module *m, bool writers) {
         p->why = "what reads it is no module beside it";
         return;
     }
-    const char *names = writers ? m->part->writers : m->part->readers;
-    bool cross = false;
+    const char *names = writers ? wf_module_writers(m) : wf_module_readers(m);
     int before = p->n;
     if (wf_module_is(m, "linear", NULL))
         p->linear[p->n++] = m;
-    else if (names && (writers || !wf_module_flag(m, "cross", &cross) || !cross))
+    else if (names)
         p->n += wf_module_listed(m, names, p->linear + p->n, MAX_LINEARS - p->n);
     if (p->n > before) return;
     p->n = 0;
@@ -74,7 +73,7 @@ static place place_of(const wf_module *norm) {
     if (!up) {
         p.why = "it stands alone";
     } else if (!strcmp(local, "final_norm") && !up->parent) {
-        p.n = wf_module_listed(up, up->part->readers, p.linear, MAX_LINEARS);
+        p.n = wf_module_listed(up, wf_module_readers(up), p.linear, MAX_LINEARS);
         if (!p.n) p.why = "what the model makes of it is not linear";
     } else if (!strcmp(local, "in_norm") && wf_module_is(up, "block", NULL)) {
         all_of_block(&p, up);
