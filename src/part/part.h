@@ -63,7 +63,8 @@ struct wf_module {
     const char **param_name; /* local names ("weight"), pair with param */
     wf_module *parent;
     const void
-        *args; /* what the parent hands over beside options: wf_linear_args, wf_sublayer_args, wf_stack_opt; may be NULL */
+        *args;   /* what the parent hands over beside options: wf_linear_args, wf_sublayer_args, wf_stack_opt; may be NULL */
+    bool opaque; /* set in setup: with these options `readers` and `writers` of the part do not hold */
 };
 
 /* One registration struct per part; the table of all is src/part/catalogue.c (model parts: src/model/). */
@@ -97,8 +98,8 @@ struct wf_part {
     wf_status (*fold_bias)(const wf_module *m, float *bias);
     /* For transforms of finished models (src/transform). Space-separated names of what is inside the part.
      * readers: the children of slot linear that read x, the part's input: they and nothing else, each of them x itself and all
-     *   of it. What scales x can then be put into them. Mixers of wf_heads: "q k v"; mlp: "up"; swiglu, geglu: "gate up". (With an
-     *   option `cross: true` they read something else, and transforms leave the part alone.)
+     *   of it. What scales x can then be put into them. Mixers of wf_heads: "q k v"; mlp: "up"; swiglu, geglu: "gate up".
+     *   Options under which this does not hold set wf_module.opaque in setup.
      * writers: the children of slot linear whose output is the part's output y: y is the sum of what they give and of nothing
      *   else, and an inner norm stands directly in front of them. Mixers of wf_heads: "o"; channel mixers: "down".
      * Of a model: readers read the final norm's output ("head"); writers put the first vectors of the stream, and are children
