@@ -31,6 +31,15 @@ static const wf_placement *placement_of(const wf_value *spec) {
     return (const wf_placement *)p;
 }
 
+static wf_init_kind named_init(const char *name, wf_init_kind of_model) {
+    if (!name) return of_model;
+    return !strcmp(name, "normal")         ? WF_INIT_NORMAL
+           : !strcmp(name, "trunc_normal") ? WF_INIT_TRUNC_NORMAL
+           : !strcmp(name, "xavier")       ? WF_INIT_XAVIER
+           : !strcmp(name, "fan_in")       ? WF_INIT_FAN_IN
+                                           : of_model;
+}
+
 /* What follows from the number of blocks. */
 static void set_depth(wf_model *model, const wf_stack_opt *o, int64_t blocks) {
     const wf_placement *p = placement_of(o->placement);
@@ -55,7 +64,7 @@ wf_status wf_stack_prepare(wf_module *m, const wf_stack_opt *o, wf_init_kind kin
     wf_model *model = m->model;
     const wf_placement *p = placement_of(o->placement);
     model->bias = o->bias;
-    model->init = (wf_init){kind, o->init_std};
+    model->init = (wf_init){named_init(o->init, kind), o->init_std};
     set_depth(model, o, o->layers);
     if (p && p->gate) WF_TRY(check_gated(m, o->norm));
     WF_TRY(set_default(model, "norm", o->norm, p && p->gate ? "adaln" : "layernorm"));
