@@ -6,7 +6,7 @@
 
 /* Whether the model has norms that are affine maps in evaluation, so that folding leaves no statistic to compute. */
 bool wf_fold_known(const wf_model *m);
-/* The folded model; *change: largest difference of outputs on random input. NULL + message. */
+/* The folded model; *change: largest difference of outputs on random input, over the largest output. NULL + message. */
 wf_model *wf_fold_copy(const wf_model *m, double *change);
 
 /* cell.c: the untrained run of a design. */

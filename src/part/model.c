@@ -158,6 +158,11 @@ wf_status wf_model_init(wf_model *m, uint64_t seed) {
     return m->root ? start_modules(m->root) : WF_OK;
 }
 
+void wf_model_reset_state(wf_model *m) {
+    for (int i = 0; i < m->n_param; i++)
+        if (m->param[i]->flags & WF_PARAM_BUFFER) init_param(m->param[i], 0);
+}
+
 /* ---- constants ---- */
 
 wf_tensor *wf_model_constant(wf_model *m, const char *key, wf_dtype t, wf_shape s, void (*fill)(wf_tensor *t, const void *ctx),

@@ -199,4 +199,6 @@ const wf_part wf_mixer_flow = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q k v",
+    .writers = "o",
 };
