@@ -145,13 +145,14 @@ static wf_status measure_inside(const wf_claim *c, wf_run *r, double *value) {
 
 static wf_status measure_folded(const wf_claim *c, wf_run *r, double *value) {
     if (!c->want[WF_Q_FOLDED_LOSS] && !c->want[WF_Q_FOLDED_CHANGE]) return WF_OK;
-    if (!wf_fold_known(wf_run_model(r))) return WF_OK;
     const wf_train_opt *o = wf_run_options(r);
     wf_metrics m;
-    double change = NAN;
-    wf_model *folded = wf_fold_copy(wf_run_model(r), &change);
-    if (!folded) return WF_EINVAL;
-    wf_status s = wf_measure(folded, wf_run_task(r), WF_VALID, o->batch / o->accumulate, o->valid_batches, WF_F32, &m, NULL);
+    double change;
+    wf_model *folded;
+    wf_status s = wf_fold_copy(wf_run_model(r), &folded, &change);
+    if (s == WF_EUNSUPPORTED) return WF_OK; /* nothing to fold: not measured */
+    WF_TRY(s);
+    s = wf_measure(folded, wf_run_task(r), WF_VALID, o->batch / o->accumulate, o->valid_batches, WF_F32, &m, NULL);
     wf_model_free(folded);
     WF_TRY(s);
     value[WF_Q_FOLDED_LOSS] = m.loss;
