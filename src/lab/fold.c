@@ -1,10 +1,8 @@
 /* fold.c: folding through the transform room, in memory. */
 #include "lab/fold.h"
+#include "transform/transform.h"
 
 #include <math.h>
-
-#if __has_include("transform/transform.h")
-#include "transform/transform.h"
 
 wf_status wf_fold_copy(wf_model *m, wf_model **out, double *change) {
     wf_transform_report report = {0};
@@ -15,17 +13,10 @@ wf_status wf_fold_copy(wf_model *m, wf_model **out, double *change) {
     if (!*out) return WF_EUNSUPPORTED;
     wf_status s = wf_transform_compare(m, *out, 1, &f);
     if (s == WF_OK) {
-        *change = f.difference;
+        *change = f.largest > 0 ? f.difference / f.largest : f.difference;
         return WF_OK;
     }
     wf_model_free(*out);
     *out = NULL;
     return s;
 }
-#else
-wf_status wf_fold_copy(wf_model *m, wf_model **out, double *change) {
-    *out = NULL;
-    *change = NAN;
-    return wf_fail(WF_EUNSUPPORTED, "this build cannot fold");
-}
-#endif

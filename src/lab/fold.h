@@ -4,7 +4,8 @@
 
 #include "lab/lab.h"
 
-/* The folded model, and the largest difference of outputs on random input. WF_EUNSUPPORTED: nothing to fold. */
+/* The folded model, and the largest difference of outputs on random input over the largest output. WF_EUNSUPPORTED: nothing to
+ * fold. */
 wf_status wf_fold_copy(wf_model *m, wf_model **out, double *change);
 
 /* cell.c: the untrained run of a design. */

@@ -39,8 +39,12 @@ typedef struct wf_heads {
 
 /* Children q, k, v, o, q_norm, k_norm, position, parameter tau; m->data = wf_heads. */
 wf_status wf_heads_setup(wf_module *m, const wf_heads_opt *o);
+/* The same with a position scheme of the mixer's own where neither the option nor the model names one. */
+wf_status wf_heads_setup_with(wf_module *m, const wf_heads_opt *o, const char *position);
 /* Queries of x, keys and values of `source` (x itself for self-attention), normed and turned, in b->compute. */
 wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v);
+/* The same before positions: for mixers that turn later, or not all tokens alike. */
+wf_status wf_heads_split(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v);
 /* Attention over this build's keys, and in the step form over those before (cached): o [B,L,H,d]. `s` says score, normaliser,
  * scale, dropout; causality, window (0: none), lengths, bias by position are filled in here. */
 wf_node *wf_heads_attend(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_node *v, wf_attention_spec *s, int64_t window);
@@ -61,6 +65,10 @@ wf_status wf_cache_keys(wf_build *b, wf_module *m, wf_node **k, wf_node **v, wf_
 wf_node *wf_linear_attention(wf_build *b, wf_node *q, wf_node *k, wf_node *v, wf_node *keep, bool causal, double eps,
                              wf_node *state, wf_node **after);
 
+/* q S in one piece, S = k^T v over all positions [B,H,d,e]; *after (may be NULL) receives S. q [B,L,H,d], k [B,S,H,d]. */
+wf_node *wf_linear_all(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, wf_node **after);
+
 extern const wf_part wf_mixer_softmax, wf_mixer_linear, wf_mixer_sigmoid, wf_mixer_complex;
+extern const wf_part wf_mixer_flow, wf_mixer_norm_attention, wf_mixer_diag_attention, wf_mixer_simplified_linear;
 
 #endif

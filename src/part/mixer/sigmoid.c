@@ -144,4 +144,6 @@ const wf_part wf_mixer_sigmoid = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

@@ -153,10 +153,10 @@ const wf_part wf_norm_power = {
                "running_phi <- alpha_fwd running_phi + (1-alpha_fwd) q\n"
                "a = weight dy - (1-alpha_bkw) ema_gz z; ema_gz <- ema_gz + mean a z; du = a/sqrt(q+eps)",
     .facts =
-        "Training and use agree closely, also at small batches. The backward pass is approximate by design and keeps state:\n"
+        "Training and use agree closely, also at small batches. The backward pass is approximate by design and keeps state: "
         "one backward to each forward; every micro batch counts as a step. ema_gz settles near ten times the mean of g z. It "
-        "is\n"
-        "stable only while (1-alpha_bkw) mean z^2 < 2: a batch far above running_phi makes it diverge, and the run then stops\n"
+        "is "
+        "stable only while (1-alpha_bkw) mean z^2 < 2: a batch far above running_phi makes it diverge, and the run then stops "
         "by name; raise alpha_bkw. The authors use it in encoders and keep LayerNorm in decoders.",
     .cost =
         "about 12 D FLOPs a token in training, 5 D in use (3 D when stage 2 is folded); 2 D parameters, 2 D running numbers",
