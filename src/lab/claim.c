@@ -234,10 +234,10 @@ static wf_status fill(wf_claim *c) {
     WF_TRY(wf_options_read(wf_claim_options, c->file, "reproduce", NULL, o, sizeof *o));
     c->title = o->title;
     c->sheet = o->sheet;
-    c->point = o->point;
+    c->point = o->point ? o->point : "";
     c->says = o->claim;
-    c->paper = o->paper;
-    c->note = o->note;
+    c->paper = o->paper ? o->paper : "";
+    c->note = o->note ? o->note : "";
     c->seeds = o->seeds;
     c->seconds = o->seconds;
     WF_TRY(wf_options_read(timing_options, o->time, "time", NULL, &c->timing, sizeof c->timing));
