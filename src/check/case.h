@@ -52,8 +52,19 @@ typedef struct wf_adapter {
     wf_adapter_run run;
     const char *ignore; /* config keys that only describe, space separated, beside those all cases may have */
 } wf_adapter;
-extern const wf_adapter wf_adapters_attention[], wf_adapters_norm[], wf_adapters_vision[], wf_adapters_language[],
-    wf_adapters_sparse[], wf_adapters_picture[], wf_adapters_linear[]; /* each ends with module == NULL */
+/* clang-format off */
+extern const wf_adapter /* each ends with module == NULL */
+    wf_adapters_attention[],
+    wf_adapters_norm[],
+    wf_adapters_vision[],
+    wf_adapters_language[],
+    wf_adapters_sparse[],
+    wf_adapters_picture[],
+    wf_adapters_stateful[],
+    wf_adapters_softmax_family[],
+    wf_adapters_sigma[],
+    wf_adapters_linear[];
+/* clang-format on */
 
 /* ---- options; a key that is absent or null gives `otherwise`. Errors name key and value. ---- */
 const wf_value *wf_case_key(wf_case *c, const char *key); /* NULL when absent or null */

@@ -1,5 +1,6 @@
 /* topics.c: what can be listed and explained beside parts and tasks: the train entry, optimizers, schedules. */
 #include "cli/topics.h"
+#include "lab/lab.h"
 
 static const wf_topic topics[] = {
     {"recipe", "train", "the recipe's `train` entry", NULL, NULL, NULL, NULL,
@@ -7,6 +8,11 @@ static const wf_topic topics[] = {
      "and "
      "positions. A step whose loss or gradient norm is not finite is not applied.",
      NULL, wf_train_options},
+    {"recipe", "reproduce", "a claim for `weft reproduce`: what is compared, and what must hold", NULL, NULL, NULL, NULL,
+     "Every design runs with every seed; criteria are judged by means over seeds. Quantities: loss, accuracy (percent), train_mode, "
+     "gap, variance, entropy_min, entropy_max, grad_max, parameters, mflops, folded_loss, folded_change, ms, folded_ms. The recipes "
+     "that come with the program are in recipes/reproduce/.",
+     NULL, wf_claim_options},
     {"optimizer", "adamw", "Adam with decoupled weight decay",
      "I. Loshchilov, F. Hutter, Decoupled Weight Decay Regularization, 2019, arXiv:1711.05101", NULL,
      "m += (1-beta1)(g - m); v += (1-beta2)(g^2 - v)\np -= lr (m/(1-beta1^t) / (sqrt(v/(1-beta2^t)) + eps) + weight_decay p)",

@@ -47,6 +47,7 @@ typedef enum wf_row_code {
     WF_ROW_MAX,
     WF_ROW_MIN,
     WF_ROW_POW,
+    WF_ROW_ATAN2,
     WF_ROW_LT,
     WF_ROW_LE,
     WF_ROW_EQ,

@@ -53,6 +53,15 @@ wf_status wf_recipe_for_task(wf_value *recipe, const wf_task *t) {
     return fill_in(model, part, "image_width", t->width, false);
 }
 
+int64_t wf_recipe_parameters(const wf_value *recipe, const wf_task *t) {
+    wf_value *copy = wf_value_copy(recipe);
+    wf_model *m = copy && wf_recipe_for_task(copy, t) == WF_OK ? wf_model_build(copy, 0) : NULL;
+    int64_t n = m ? wf_model_count(m) : -1;
+    wf_model_free(m);
+    wf_value_free(copy);
+    return n;
+}
+
 /* ---- comparing ---- */
 
 static bool same_text(const wf_value *a, const wf_value *b) {

@@ -34,6 +34,8 @@ wf_node *wf_div(wf_graph *g, wf_node *a, wf_node *b);
 wf_node *wf_max(wf_graph *g, wf_node *a, wf_node *b);
 wf_node *wf_min(wf_graph *g, wf_node *a, wf_node *b);
 wf_node *wf_pow(wf_graph *g, wf_node *a, wf_node *b);
+/* The angle of (x, y) in [-pi, pi], 0 at the origin; its derivative takes x^2 + y^2 to be at least 1e-12. */
+wf_node *wf_atan2(wf_graph *g, wf_node *y, wf_node *x);
 wf_node *wf_add_c(wf_graph *g, wf_node *a, double c);
 wf_node *wf_mul_c(wf_graph *g, wf_node *a, double c);
 wf_node *wf_max_c(wf_graph *g, wf_node *a, double c);

@@ -131,6 +131,7 @@ static const wf_op table[WF_ROW_CODES] = {
     ROW_OP(WF_ROW_MAX, "max", infer_any, wf_vjp_binary),
     ROW_OP(WF_ROW_MIN, "min", infer_any, wf_vjp_binary),
     ROW_OP(WF_ROW_POW, "pow", infer_float, wf_vjp_binary),
+    ROW_OP(WF_ROW_ATAN2, "atan2", infer_float, wf_vjp_binary),
     ROW_OP(WF_ROW_LT, "lt", infer_any, NULL),
     ROW_OP(WF_ROW_LE, "le", infer_any, NULL),
     ROW_OP(WF_ROW_EQ, "eq", infer_any, NULL),
@@ -190,6 +191,9 @@ wf_node *wf_min(wf_graph *g, wf_node *a, wf_node *b) {
 }
 wf_node *wf_pow(wf_graph *g, wf_node *a, wf_node *b) {
     return binary(g, WF_ROW_POW, a, b);
+}
+wf_node *wf_atan2(wf_graph *g, wf_node *y, wf_node *x) {
+    return binary(g, WF_ROW_ATAN2, y, x);
 }
 wf_node *wf_lt(wf_graph *g, wf_node *a, wf_node *b) {
     return binary(g, WF_ROW_LT, a, b);

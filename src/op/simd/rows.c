@@ -110,6 +110,7 @@ BINARY(div, x / y)
 BINARY(max, vmax(x, y))
 BINARY(min, vmin(x, y))
 BINARY(pow, vpow(x, y))
+BINARY(atan2, vatan2(x, y))
 BINARY(lt, vtruth(x < y))
 BINARY(le, vtruth(x <= y))
 BINARY(eq, vtruth(x == y))
@@ -286,6 +287,7 @@ const wf_row_kernels WF_ISA_NAME(wf_row_kernels) = {
            [WF_ROW_MAX] = B2(max),
            [WF_ROW_MIN] = B2(min),
            [WF_ROW_POW] = B2(pow),
+           [WF_ROW_ATAN2] = B2(atan2),
            [WF_ROW_LT] = B2(lt),
            [WF_ROW_LE] = B2(le),
            [WF_ROW_EQ] = B2(eq),

@@ -184,6 +184,29 @@ VEC vf vcos(vf x) {
     return sin_shifted(x, 1);
 }
 
+/* Angle of (x, y). atan of t = lo / hi in [0, 1]; above tan(pi/8) it is pi/4 + atan((lo - hi) / (lo + hi)). The octant brings the
+ * rest of the circle; pi/2 and pi are added in two parts. Numbers whose sum would overflow, or whose quotient would lose digits
+ * to denormals, go through libm. */
+VEC vf vatan2(vf y, vf x) {
+    vf ax = vabs(x), ay = vabs(y), hi = sel(ax > ay, ax, ay), lo = sel(ax > ay, ay, ax);
+    vi steep = lo > hi * 0.414213562f;
+    vf t = sel(steep, lo - hi, lo) / sel(steep, lo + hi, sel(hi == 0.0f, splat(1.0f), hi)), z = t * t;
+    vf p = z * -0.0608345307f + 0.105960011f;
+    p = p * z - 0.142438486f;
+    p = p * z + 0.199984893f;
+    p = p * z - 0.333333164f;
+    vf a = t + t * (z * p);
+    a = sel(steep, (a - 2.18556942e-08f) + 0.785398185f, a);
+    a = sel(ay > ax, 1.57079637f - (a + 4.37113883e-08f), a);
+    a = sel(bits(x) < 0, 3.14159274f - (a + 8.74227766e-08f), a);
+    a = with_sign(a, y);
+    vi hard = (hi > 1e37f) | ((hi < 1e-30f) & (hi != 0.0f)) | (x != x) | (y != y);
+    if (any(hard))
+        for (int j = 0; j < WF_LANES; j++)
+            if (hard[j]) a[j] = atan2f(y[j], x[j]);
+    return a;
+}
+
 VEC vf vsign(vf x) {
     vf one = with_sign(splat(1.0f), x);
     return sel((x == 0.0f) | (x != x), x, one);

@@ -92,4 +92,6 @@ const wf_part wf_mixer_linear = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

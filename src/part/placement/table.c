@@ -39,6 +39,11 @@ const wf_placement wf_placements[] = {
          "Ding et al.: CogView: Mastering Text-to-Image Generation via Transformers, 2021, arXiv 2105.13290", "07",
          "x <- x + N2(f(N1(x))); final norm", "Same wiring as peri; without a norm of the embedding (Gemma scales it by sqrt(D) and uses 1+w gains)."),
      .in = true, .out = true, .final_norm = true},
+    {ROW("hybrid", "the wiring of peri as sigmoid attention has it for long sequences",
+         "Ramapuram et al.: Theory, Analysis, and Best Practices for Sigmoid Self-Attention, 2024, arXiv 2409.04431", "47",
+         "x <- x + N2(f(N1(x))); final norm",
+         "Same wiring as peri. Keeps the sum of unnormalised attention weights from reaching the stream; for language models of length 4096 and more."),
+     .in = true, .out = true, .final_norm = true},
     {ROW("output", "norm on the output of every sublayer only", "OLMo Team: 2 OLMo 2 Furious, 2024, arXiv 2501.00656", "07",
          "x <- x + N(f(x)); final norm", "Use with qk_norm: nothing normalises what attention reads."),
      .out = true, .final_norm = true},
@@ -52,6 +57,12 @@ const wf_placement wf_placements[] = {
          "x <- N(alpha x + f(x)), alpha = (2 layers)^(1/4); values, hidden and output weights start (8 layers)^(-1/4) times smaller",
          "Makes post stable at great depth."),
      .res = true, .deep = true},
+    {ROW("adaln-zero", "norms modulated by a condition, and a gate of it on every branch, all zero at the start",
+         "Peebles, Xie: Scalable Diffusion Models with Transformers, 2022, arXiv 2212.09748", "00",
+         "(shift, scale, gate) = W silu(c) + b;  x <- x + gate * f(LN(x) (1 + scale) + shift);  final norm modulated too",
+         "Needs a model with a condition c [B,C] or [B,L,C]. Every block is the identity at the start, and only W and b of the gates\n"
+         "have a gradient in the first step. Norms are adaln; {name: adaln, base: rmsnorm} for the RMS form."),
+     .in = true, .final_norm = true, .gate = true},
 };
 /* clang-format on */
 const int wf_n_placements = sizeof wf_placements / sizeof *wf_placements;
