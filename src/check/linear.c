@@ -1,6 +1,6 @@
 /* linear.c: cases of linear and block-wise mixers: Flowformer (02), TransNormer (09), SLAB's simplified linear attention (18). */
 #include "check/case.h"
-#include "part/mixer/transnormer.h"
+#include "part/norm/norm.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
 #include "gradcheck.h"
 #include "parts_help.h"
 
-#include "part/mixer/transnormer.h"
+#include "part/norm/norm.h"
 
 #include <math.h>
 
