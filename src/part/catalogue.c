@@ -2,6 +2,7 @@
 #include "part/channel/channel.h"
 #include "part/linear/linear.h"
 #include "part/mixer/heads.h"
+#include "part/mixer/sparse.h"
 #include "part/norm/norm.h"
 #include "part/placement/placement.h"
 #include "part/position/position.h"
@@ -20,6 +21,7 @@ static const wf_part *const parts[] = {
     &wf_position_learned, &wf_position_sinusoidal, &wf_position_rope, &wf_position_alibi, &wf_position_none,
     /* mixer */
     &wf_mixer_softmax, &wf_mixer_linear,
+    &wf_mixer_performer, &wf_mixer_linformer, &wf_mixer_longformer, &wf_mixer_bigbird, &wf_mixer_lsh,
     /* channel */
     &wf_channel_mlp, &wf_channel_swiglu, &wf_channel_geglu,
     /* topology */
