@@ -46,6 +46,9 @@ typedef struct wf_param {
     wf_init init;
     uint32_t flags;
     int uses; /* modules that share it */
+    /* First numbers that are no independent draws of `init` (orthogonal rows, random lists): set after declaring, else NULL. */
+    void (*fill)(wf_tensor *t, wf_rng *r, const void *ctx);
+    const void *fill_ctx;
 } wf_param;
 
 /* ---- a module ---- */

@@ -165,3 +165,21 @@ wf_node *wf_heads_merge(wf_build *b, wf_module *m, wf_node *o) {
     o = wf_reshape(b->g, o, WF_SHAPE(o->shape.dim[0], o->shape.dim[1], h->H * h->d));
     return wf_apply(b, h->o, wf_inner_norm(b, m, o));
 }
+
+wf_status wf_needs_no_scores(const wf_module *m) {
+    const wf_heads *h = m->data;
+    if (h->K != h->H)
+        return wf_module_fail(m, WF_EUNSUPPORTED, "'kv_heads' other than 'heads' is not possible here; leave it out");
+    if (h->unit)
+        return wf_module_fail(m, WF_EUNSUPPORTED, "qk_norm: l2 learns a scale of scores, which do not exist here; take rms_head");
+    if (h->position->part->bias)
+        return wf_module_fail(m, WF_EUNSUPPORTED,
+                              "a bias on scores (position %s) needs scores; take rope, sinusoidal or learned positions",
+                              h->position->part->name);
+    return WF_OK;
+}
+
+wf_node *wf_refuse(wf_build *b, const wf_module *m, const char *why) {
+    wf_module_fail(m, WF_EUNSUPPORTED, "%s", why);
+    return wf_graph_fail(b->g, WF_EUNSUPPORTED, "%s", wf_message());
+}
