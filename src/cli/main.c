@@ -25,6 +25,7 @@ static const wf_verb verbs[] = {
     {"explain", wf_cmd_explain, "a part: formula, options, cost, facts"},
     {"check", wf_cmd_check, "compare a part with a golden case made by its authors' code"},
     {"bench", wf_cmd_bench, "speed and memory of a recipe or a model on this machine"},
+    {"probe", wf_cmd_probe, "what goes on inside a model: stream, gradients, attention entropy, spectral norms"},
     {"data", wf_cmd_data, "what a task's data is, and samples of it"},
 };
 enum { n_verbs = sizeof verbs / sizeof *verbs };

@@ -165,6 +165,7 @@ struct wf_build {
     uint64_t serial;         /* of this build among those that use `states` */
     void *memo;              /* casts made so far */
     bool recompute;          /* topologies put every block between wf_recompute_begin and _end (train.recompute) */
+    bool tap_io;             /* the tap also gets "input" and "output" of every module that is applied */
 };
 void wf_build_start(wf_build *b, wf_graph *g);
 void wf_build_end(wf_build *b);
