@@ -159,9 +159,11 @@ wf_node *wf_apply(wf_build *b, wf_module *m, wf_node *x) {
     if (b->step && !p->step && !strcmp(p->slot, "mixer")) return no_stream(b, m);
     if (!p->forward) return fail(b, m, WF_EUNSUPPORTED, "cannot be applied to a stream");
     bool named = m->name[0] != 0;
+    if (b->tap_io) wf_tap(b, m, "input", x);
     if (named) wf_scope_push(b->g, last_word(m->name));
     wf_node *y = b->step && p->step ? p->step(b, m, x) : p->forward(b, m, x);
     if (named) wf_scope_pop(b->g);
+    if (b->tap_io) wf_tap(b, m, "output", y);
     if (!y && wf_graph_status(b->g) == WF_OK) wf_graph_fail(b->g, WF_EINVAL, "%s", wf_message());
     return y;
 }

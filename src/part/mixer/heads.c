@@ -142,6 +142,8 @@ wf_node *wf_heads_call(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_nod
         bare.dropout = 0;
         wf_attention_plain(g, q, k, v, &bare, &scores);
         wf_tap(b, m, "scores", scores);
+        if (q)
+            wf_tap(b, m, "scale", wf_fill(g, WF_F32, WF_SHAPE(1), s->scale > 0 ? s->scale : 1 / sqrt((double)q->shape.dim[3])));
         bare.score = WF_SCORE_SIGMOID;
         bare.score_bias = 0;
         bare.slopes = bare.bias = NULL;

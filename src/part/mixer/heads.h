@@ -52,7 +52,7 @@ wf_node *wf_heads_attend(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_n
 wf_status wf_heads_settle(wf_build *b, wf_module *m, wf_node **k, wf_node **v, wf_attention_spec *s, int64_t window,
                           bool cross);
 /* Its second half. In a plain build *weights (may be NULL) receives the weights [B,H,L,S], and two taps tell what they are made of:
- * "scores" (0 where hidden) and "visible" (1 or 0). */
+ * "scores" (0 where hidden) and "visible" (1 or 0); "scale" is the factor of q k^T. */
 wf_node *wf_heads_call(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_node *v, const wf_attention_spec *s,
                        wf_node **weights);
 /* [B,L,H,d] -> [B,L,D]: heads side by side, inner norm if the placement has one, output linear. */
