@@ -47,6 +47,7 @@ typedef enum wf_row_code {
     WF_ROW_MAX,
     WF_ROW_MIN,
     WF_ROW_POW,
+    WF_ROW_ATAN2,
     WF_ROW_LT,
     WF_ROW_LE,
     WF_ROW_EQ,
@@ -71,5 +72,8 @@ typedef enum wf_row_code {
     WF_ROW_DOT_ROWS, /* SUM and SUM_ROWS of a product; made by the fuser */
     WF_ROW_CODES
 } wf_row_code;
+
+/* Sums over the row: so many numbers are added in float32, then to the rest in float64. */
+enum { WF_ROW_PIECE = 1024 };
 
 #endif

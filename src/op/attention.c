@@ -159,7 +159,9 @@ static wf_status vjp_forward(wf_graph *g, wf_node *n, wf_node *const *gout, wf_n
     if (!gout[0] && !lse) return WF_OK;
     int learned[2] = {wf_attention_option(n, WF_AT_SLOPES), wf_attention_option(n, WF_AT_BIAS)};
     if (learned[0] >= 0 || learned[1] >= 0) WF_TRY(wf_vjp_by_composition(g, n, gout, gin, compose_forward));
-    wf_node *in[16] = {n->in[0], n->in[1], n->in[2], n, wf_output(n, 1)};
+    /* Weights that nothing normalises are made again from q and k: o and lse are not read, and v stands in for them. */
+    bool normalised = n->attr.i[3] == WF_NORMALISE_SOFTMAX;
+    wf_node *in[16] = {n->in[0], n->in[1], n->in[2], normalised ? n : n->in[2], normalised ? wf_output(n, 1) : n->in[2]};
     in[5] = gout[0] ? unit_columns(g, wf_cast(g, gout[0], n->dtype)) : wf_fill(g, n->dtype, n->shape, 0);
     in[5] = unit_columns(g, in[5]);
     int at = 6;

@@ -42,7 +42,7 @@ static bool numbers_fit(wf_graph *g, const wf_attention_spec *s) {
         wrong = "dropout must be at least 0 and below 1";
     else if (s->dropout > 0 && !s->seed)
         wrong = "dropout needs a seed";
-    else if ((unsigned)s->normaliser > WF_NORMALISE_NONE || (unsigned)s->score > WF_SCORE_RELU2)
+    else if ((unsigned)s->normaliser > WF_NORMALISE_NONE || (unsigned)s->score > WF_SCORE_RELU)
         wrong = "unknown normaliser or score";
     else if (s->offsets_k && !s->offsets_q)
         wrong = "offsets_k without offsets_q";
@@ -162,7 +162,7 @@ static wf_node *scores(wf_graph *g, wf_node *q, wf_node *k, const wf_attention_s
     }
     if (s->bias) x = wf_add(g, x, s->bias);
     if (s->score == WF_SCORE_SIGMOID) return wf_sigmoid(g, wf_add_c(g, x, s->score_bias));
-    return s->score == WF_SCORE_RELU2 ? wf_relu2(g, x) : x;
+    return s->score == WF_SCORE_RELU2 ? wf_relu2(g, x) : s->score == WF_SCORE_RELU ? wf_relu(g, x) : x;
 }
 
 /* Softmax over the last axis, 0 for rows of -inf; *lse [B,H,L]. */

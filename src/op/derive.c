@@ -82,6 +82,14 @@ static void derive_pow(wf_graph *g, wf_node *n, wf_node *gy, wf_node **ga, wf_no
     *gb = wf_mul(g, gy, wf_mul(g, n, wf_log(g, wf_where(g, positive, a, one))));
 }
 
+/* d atan2(y, x) = (x dy - y dx) / (x^2 + y^2) */
+static void derive_atan2(wf_graph *g, wf_node *n, wf_node *gy, wf_node **g_y, wf_node **g_x) {
+    wf_node *y = n->in[0], *x = n->in[1];
+    wf_node *per = wf_div(g, gy, wf_max_c(g, wf_add(g, wf_square(g, x), wf_square(g, y)), 1e-12));
+    *g_y = wf_mul(g, per, x);
+    *g_x = wf_neg(g, wf_mul(g, per, y));
+}
+
 wf_status wf_vjp_binary(wf_graph *g, wf_node *n, wf_node *const *gout, wf_node **gin) {
     wf_node *a = n->in[0], *b = n->in[1], *gy = gout[0], *ga = NULL, *gb = NULL;
     switch (n->op->row) {
@@ -107,6 +115,7 @@ wf_status wf_vjp_binary(wf_graph *g, wf_node *n, wf_node *const *gout, wf_node *
         gb = chosen(g, gy, b, a);
         break;
     case WF_ROW_POW: derive_pow(g, n, gy, &ga, &gb); break;
+    case WF_ROW_ATAN2: derive_atan2(g, n, gy, &ga, &gb); break;
     default: break;
     }
     if (wf_is_float(a->dtype)) gin[0] = wf_fit(g, ga, a);

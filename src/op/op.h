@@ -34,6 +34,8 @@ wf_node *wf_div(wf_graph *g, wf_node *a, wf_node *b);
 wf_node *wf_max(wf_graph *g, wf_node *a, wf_node *b);
 wf_node *wf_min(wf_graph *g, wf_node *a, wf_node *b);
 wf_node *wf_pow(wf_graph *g, wf_node *a, wf_node *b);
+/* The angle of (x, y) in [-pi, pi], 0 at the origin; its derivative takes x^2 + y^2 to be at least 1e-12. */
+wf_node *wf_atan2(wf_graph *g, wf_node *y, wf_node *x);
 wf_node *wf_add_c(wf_graph *g, wf_node *a, double c);
 wf_node *wf_mul_c(wf_graph *g, wf_node *a, double c);
 wf_node *wf_max_c(wf_graph *g, wf_node *a, double c);
@@ -94,6 +96,9 @@ wf_node *wf_sum_to(wf_graph *g, wf_node *x, const wf_shape *s); /* adjoint of br
 wf_node *wf_softmax(wf_graph *g, wf_node *x);                   /* over the last axis; composed */
 wf_node *wf_log_softmax(wf_graph *g, wf_node *x);
 wf_node *wf_logsumexp(wf_graph *g, wf_node *x, bool keep); /* over the last axis; -inf for rows of -inf */
+/* Mean and biased variance over `axes` (which keep size 1), in one reading of x: moments.c. keep: 0 or 1, broadcastable to x, NULL:
+ * all count; then n is the number that count. */
+wf_node *wf_moments(wf_graph *g, wf_node *x, unsigned axes, wf_node *keep, wf_node *n, wf_node **mean);
 wf_node *wf_cumsum(wf_graph *g, wf_node *x, int axis, bool reverse, bool exclusive); /* scan.c */
 
 /* ---- matmul.c: oneDNN behind one file. a [.., M,K] x b [.., K,N] (after the transposes); leading axes broadcast ---- */
@@ -139,6 +144,13 @@ typedef struct wf_pool_spec {
     int64_t size[2], stride[2], pad[2];
 } wf_pool_spec;
 wf_node *wf_pool(wf_graph *g, wf_node *x, const wf_pool_spec *s);
+/* Windows of tokens on a grid, channels last (window.c): x [B,R,C,D], y[b,r,c] = sum (or mean) of x[b,r-up..r+down,c-left..c+right],
+ * as far as they are inside the grid, and less x[b,r,c] itself where asked. Sides up to 256; float32 or float64. */
+typedef struct wf_window_spec {
+    int64_t up, down, left, right;
+    bool mean, minus_self;
+} wf_window_spec;
+wf_node *wf_window(wf_graph *g, wf_node *x, const wf_window_spec *s);
 /* Real FFT over the last axis, n points (zero-padded or cropped): [.., n/2+1, 2]; unnormalised. And its inverse (divides by n). */
 wf_node *wf_rfft(wf_graph *g, wf_node *x, int64_t n);
 wf_node *wf_irfft(wf_graph *g, wf_node *x, int64_t n);
@@ -149,7 +161,7 @@ wf_node *wf_cross_entropy(wf_graph *g, wf_node *logits, wf_node *target, double 
 
 /* ---- attention.c: one tiled kernel, forward and backward ---- */
 typedef enum { WF_NORMALISE_SOFTMAX = 0, WF_NORMALISE_NONE } wf_normaliser;
-typedef enum { WF_SCORE_LINEAR = 0, WF_SCORE_SIGMOID, WF_SCORE_RELU2 } wf_score; /* applied before the normaliser */
+typedef enum { WF_SCORE_LINEAR = 0, WF_SCORE_SIGMOID, WF_SCORE_RELU2, WF_SCORE_RELU } wf_score; /* applied before the normaliser */
 typedef struct wf_attention_spec {
     double scale;                        /* 0: 1/sqrt(d) */
     bool causal;                         /* key j visible to query i when j <= i + first, first = S - L or *q_start */

@@ -90,6 +90,7 @@ BINARY(div, x / y)
 BINARY(max, larger(x, y))
 BINARY(min, smaller(x, y))
 BINARY(pow, pow(x, y))
+BINARY(atan2_, atan2(x, y))
 BINARY(lt, x < y)
 BINARY(le, x <= y)
 BINARY(eq, x == y)
@@ -281,6 +282,7 @@ const wf_row_kernels wf_row_kernels_double = {
            [WF_ROW_MAX] = B2(max),
            [WF_ROW_MIN] = B2(min),
            [WF_ROW_POW] = B2(pow),
+           [WF_ROW_ATAN2] = B2(atan2_),
            [WF_ROW_LT] = B2(lt),
            [WF_ROW_LE] = B2(le),
            [WF_ROW_EQ] = B2(eq),

@@ -113,6 +113,10 @@ wf_status wf_keep(wf_build *b, wf_node *state, wf_node *value) {
     return effect(b, wf_assign(b->g, state, value));
 }
 
+wf_node *wf_centred(wf_build *b, wf_node *x) {
+    return x ? wf_sub(b->g, x, wf_mean(b->g, x, 1u << (x->shape.rank - 1), true)) : NULL;
+}
+
 uint64_t wf_stream(wf_build *b) {
     return ++b->next_stream;
 }

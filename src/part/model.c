@@ -81,7 +81,10 @@ wf_model *wf_model_build(const wf_value *recipe, size_t limit) {
 
 wf_model *wf_model_new(const wf_value *recipe, uint64_t seed) {
     wf_model *m = wf_model_build(recipe, 0);
-    if (m) wf_model_init(m, seed);
+    if (m && wf_model_init(m, seed) != WF_OK) {
+        wf_model_free(m);
+        return NULL;
+    }
     return m;
 }
 
@@ -113,8 +116,18 @@ static double draw(const wf_init *init, wf_rng *r) {
         while (fabs(z) > 2) z = wf_rng_normal(r);
         return init->a * z;
     }
+    default: return 0; /* those that need more than one entry to be known */
     }
-    return 0;
+}
+
+static void init_whole(float *x, int64_t n, const wf_init *init, wf_rng *r) {
+    double square = 0;
+    for (int64_t i = 0; i < n; i++) {
+        double v = init->kind == WF_INIT_GEOMETRIC ? pow(init->a, -(double)i / (double)n) : wf_rng_normal(r);
+        square += v * v;
+        x[i] = (float)v;
+    }
+    for (int64_t i = 0; init->kind == WF_INIT_DIRECTION && i < n; i++) x[i] = (float)(init->a * (double)x[i] / sqrt(square));
 }
 
 static void init_param(wf_param *p, uint64_t seed) {
@@ -125,14 +138,24 @@ static void init_param(wf_param *p, uint64_t seed) {
         return;
     }
     float *x = p->value->data;
+    if (p->init.kind == WF_INIT_GEOMETRIC || p->init.kind == WF_INIT_DIRECTION) {
+        init_whole(x, n, &p->init, &r);
+        return;
+    }
     for (int64_t i = 0; i < n; i++) x[i] = (float)draw(&p->init, &r);
+}
+
+static wf_status start_modules(wf_module *m) {
+    if (m->part->start) WF_TRY(m->part->start(m));
+    for (int i = 0; i < m->n_child; i++) WF_TRY(start_modules(m->child[i]));
+    return WF_OK;
 }
 
 /* Every parameter has a stream of its own, by name: the numbers depend neither on the order nor on the number of threads. */
 wf_status wf_model_init(wf_model *m, uint64_t seed) {
 #pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < m->n_param; i++) init_param(m->param[i], seed);
-    return WF_OK;
+    return m->root ? start_modules(m->root) : WF_OK;
 }
 
 void wf_model_reset_state(wf_model *m) {

@@ -47,8 +47,9 @@ static const one_op unaries[] = {{"neg", wf_neg, 0, 0},
                                  {"softmax", wf_softmax, 0, 0},
                                  {"log_softmax", wf_log_softmax, 0, 0}};
 
-static const two_op binaries[] = {{"add", wf_add, 0, 0}, {"sub", wf_sub, 0, 0}, {"mul", wf_mul, 0, 0},  {"div", wf_div, 0.4, 2},
-                                  {"max", wf_max, 0, 0}, {"min", wf_min, 0, 0}, {"pow", wf_pow, 0.4, 2}};
+static const two_op binaries[] = {{"add", wf_add, 0, 0},   {"sub", wf_sub, 0, 0},       {"mul", wf_mul, 0, 0},
+                                  {"div", wf_div, 0.4, 2}, {"max", wf_max, 0, 0},       {"min", wf_min, 0, 0},
+                                  {"pow", wf_pow, 0.4, 2}, {"atan2", wf_atan2, 0.4, 2}, {"atan2 left", wf_atan2, -2, -0.4}};
 
 static wf_node *apply_one(wf_graph *g, wf_node **x, void *ctx) {
     return ((const one_op *)ctx)->f(g, x[0]);
@@ -147,6 +148,20 @@ static void test_reductions(void **state) {
             }
     assert_true(gc_check(
         &(gc_case){.name = "logsumexp", .build = logsumexp, .n = 1, .shape = {WF_SHAPE(4, 7)}, .seed = 8, .second = true}));
+}
+
+/* A mask [B,L] summed over L as [B,L,1,1]: the columns of its producer are rows to the sum. */
+static wf_node *reshaped_sum(wf_graph *g, wf_node **x, void *ctx) {
+    const unsigned *axes = ctx;
+    wf_node *y = wf_mul(g, x[0], wf_sin(g, x[0])), *s = wf_sum(g, wf_reshape(g, y, WF_SHAPE(2, 11, 1, 1)), *axes, true);
+    return wf_add(g, wf_max_c(g, s, 0), wf_reshape(g, y, WF_SHAPE(2, 11, 1, 1)));
+}
+
+static void test_reshaped_sums(void **state) {
+    for (unsigned axes = 1; axes < 16; axes++)
+        if (!gc_check(&(gc_case){
+                .name = "reshaped", .build = reshaped_sum, .ctx = &axes, .n = 1, .shape = {WF_SHAPE(2, 11)}, .seed = axes}))
+            fail_msg("axes %u", axes);
 }
 
 static wf_node *layer_norm(wf_graph *g, wf_node **x, void *ctx) {
@@ -348,6 +363,51 @@ static void test_extremes(void **state) {
     }
 }
 
+/* All round the circle, at every size, and where the quadrants meet. */
+static void test_atan2(void **state) {
+    enum { N = 40000, EDGES = 14 };
+    static const float edge[EDGES][3] = {{0.0f, 1, 0},
+                                         {-0.0f, 1, -0.0f},
+                                         {0.0f, -1, 3.14159274f},
+                                         {-0.0f, -1, -3.14159274f},
+                                         {0, 0, 0},
+                                         {1, 0, 1.57079637f},
+                                         {-1, 0, -1.57079637f},
+                                         {INFINITY, 1, 1.57079637f},
+                                         {1, INFINITY, 0},
+                                         {0.0f, -0.0f, 3.14159274f},
+                                         {INFINITY, INFINITY, 0.785398185f},
+                                         {-INFINITY, -INFINITY, -2.3561945f},
+                                         {1e-40f, 1e-40f, 0.785398185f},
+                                         {3e38f, 3e38f, 0.785398185f}};
+    wf_tensor *y = wf_tensor_new(WF_F32, WF_SHAPE(N + EDGES)), *x = wf_tensor_new(WF_F32, WF_SHAPE(N + EDGES));
+    float *a = y->data, *b = x->data;
+    for (int i = 0; i < N; i++) {
+        double angle = (2 * i / (double)N - 1) * M_PI, size = pow(10, 60.0 * ((i * 7919L) % N) / N - 30);
+        a[i] = (float)(size * sin(angle)), b[i] = (float)(size * cos(angle));
+    }
+    for (int i = 0; i < EDGES; i++) a[N + i] = edge[i][0], b[N + i] = edge[i][1];
+    wf_graph *g = wf_graph_open();
+    wf_node *r = wf_atan2(g, wf_leaf(g, y, "y"), wf_leaf(g, x, "x"));
+    wf_plan *p = wf_plan_new(g, &r, 1, NULL, 0, NULL);
+    MUST(wf_plan_run(p));
+    const float *got = wf_plan_out(p, 0);
+    double worst = 0;
+    for (int i = 0; i < N; i++) {
+        double want = atan2(a[i], b[i]);
+        worst = fmax(worst, fabs(got[i] - want) / fmax(fabs(want) * FLT_EPSILON, FLT_MIN));
+    }
+    print_message("  atan2 %.2f ulp\n", worst);
+    if (!(worst <= 4)) fail_msg("atan2: %.2f ulp", worst);
+    for (int i = 0; i < EDGES; i++)
+        if (got[N + i] != edge[i][2] || signbit(got[N + i]) != signbit(edge[i][2]))
+            fail_msg("atan2(%g, %g) = %.9g, not %.9g", edge[i][0], edge[i][1], got[N + i], edge[i][2]);
+    wf_plan_free(p);
+    wf_graph_free(g);
+    wf_tensor_free(y);
+    wf_tensor_free(x);
+}
+
 /* Masked rows: a softmax with nothing visible gives zeros, its log-sum-exp -inf, and no gradient is NaN. */
 static void test_masked_rows(void **state) {
     wf_graph *g = wf_graph_open();
@@ -425,12 +485,14 @@ int main(void) {
         cmocka_unit_test(test_binary),
         cmocka_unit_test(test_constants_and_choice),
         cmocka_unit_test(test_reductions),
+        cmocka_unit_test(test_reshaped_sums),
         cmocka_unit_test(test_composed),
         cmocka_unit_test(test_sum_to),
         cmocka_unit_test(test_fused_and_threads),
         cmocka_unit_test(test_integers),
         cmocka_unit_test(test_accuracy),
         cmocka_unit_test(test_extremes),
+        cmocka_unit_test(test_atan2),
         cmocka_unit_test(test_masked_rows),
         cmocka_unit_test(test_random),
         cmocka_unit_test(test_errors),

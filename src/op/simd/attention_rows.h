@@ -61,6 +61,8 @@ TILE_UNUSED void T(adjust_row)(const wf_tile *t, int r, const T(span) * w, REAL 
         for (int c = w->v0; c < w->v1; c += TILE_LANES) T(vstore)(s + c, out * T(vsigmoid)(T(vload)(s + c) + shift));
     } else if (rule->score == WF_SCORE_RELU2) {
         for (int c = w->v0; c < w->v1; c++) s[c] = s[c] > 0 ? out * s[c] * s[c] : 0;
+    } else if (rule->score == WF_SCORE_RELU) {
+        for (int c = w->v0; c < w->v1; c++) s[c] = s[c] > 0 ? out * s[c] : 0;
     }
 }
 
@@ -71,6 +73,8 @@ TILE_UNUSED void T(score_slope)(const wf_score_rule *rule, const T(span) * w, co
         for (int c = w->v0; c < w->v1; c++) g[c] *= in * x[c] * (1 - in * x[c]);
     else if (rule->score == WF_SCORE_RELU2)
         for (int c = w->v0; c < w->v1; c++) g[c] *= 2 * (REAL)sqrt((double)(in * x[c]));
+    else if (rule->score == WF_SCORE_RELU)
+        for (int c = w->v0; c < w->v1; c++) g[c] = x[c] > 0 ? g[c] : 0;
 }
 
 TILE_UNUSED void T(drop_weights)(const wf_tile *t, int r, const T(span) * w, REAL *p) {

@@ -43,6 +43,10 @@ static bool choose(const wf_module *m, const char *own, const char *all) {
 }
 
 wf_status wf_heads_setup(wf_module *m, const wf_heads_opt *o) {
+    return wf_heads_setup_with(m, o, "none");
+}
+
+wf_status wf_heads_setup_with(wf_module *m, const wf_heads_opt *o, const char *position) {
     wf_heads *h = wf_arena_alloc(m->model->arena, sizeof *h);
     if (!h) return WF_ENOMEM;
     m->data = h;
@@ -53,7 +57,7 @@ wf_status wf_heads_setup(wf_module *m, const wf_heads_opt *o) {
     h->v = wf_child_linear(m, "v", m->in, h->K * h->d, qkv, WF_LINEAR_VALUE);
     if (!h->q || !h->k || !h->v) return WF_EINVAL;
     WF_TRY(norms_setup(m, h, o));
-    h->position = wf_child_spec(m, "position", "position", "none", o->position, h->d, h->d);
+    h->position = wf_child_spec(m, "position", "position", position, o->position, h->d, h->d);
     if (!h->position) return WF_EINVAL;
     WF_TRY(wf_inner_norm_setup(m, h->H * h->d));
     h->o = wf_child_linear(m, "o", h->H * h->d, m->out, choose(m, o->out_bias, o->bias), WF_LINEAR_RESIDUAL);
@@ -78,7 +82,7 @@ static wf_node *unit(wf_build *b, wf_node *x, wf_node *tau) {
     return wf_as(b, y, b->compute);
 }
 
-wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v) {
+wf_status wf_heads_split(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v) {
     const wf_heads *h = m->data;
     *q = split(b, h, wf_apply(b, h->q, x), h->H, h->q_norm);
     *k = split(b, h, wf_apply(b, h->k, source), h->K, h->k_norm);
@@ -88,6 +92,12 @@ wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *sourc
         *q = unit(b, *q, wf_use(b, m, "tau"));
         *k = unit(b, *k, NULL);
     }
+    return *q && *k ? WF_OK : WF_EINVAL;
+}
+
+wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v) {
+    const wf_heads *h = m->data;
+    WF_TRY(wf_heads_split(b, m, x, source, q, k, v));
     if (h->position->part->rotate) WF_TRY(h->position->part->rotate(b, h->position, q, k));
     wf_tap(b, m, "q", *q);
     wf_tap(b, m, "k", *k);
@@ -95,27 +105,56 @@ wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *sourc
     return *q && *k && *v ? WF_OK : WF_EINVAL;
 }
 
-wf_node *wf_heads_attend(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_node *v, wf_attention_spec *s, int64_t window) {
+static wf_status dropout(wf_build *b, const wf_module *m, wf_attention_spec *s) {
+    if (!b->train || b->no_dropout || s->dropout <= 0) return s->dropout = 0, WF_OK;
+    s->seed = b->seed;
+    s->stream = wf_stream(b);
+    if (b->seed) return WF_OK;
+    wf_graph_fail(b->g, WF_EINVAL, "%s: dropout needs a seed: set wf_build.seed", m->name);
+    return WF_EINVAL;
+}
+
+wf_status wf_heads_settle(wf_build *b, wf_module *m, wf_node **k, wf_node **v, wf_attention_spec *s, int64_t window,
+                          bool cross) {
     const wf_heads *h = m->data;
-    wf_graph *g = b->g;
-    if (!q || !k || !v) return NULL;
+    if (!*k || !*v) return WF_EINVAL;
     if (h->unit && s->scale == 0) s->scale = 1;
+    if (cross) return dropout(b, m, s);
     s->causal = b->causal;
     s->lengths = b->lengths;
     s->bias = b->score_bias;
     s->window_back = window;
     s->window_forward = b->causal ? 0 : window;
-    if (h->position->part->bias && h->position->part->bias(b, h->position, h->H, s) != WF_OK) return NULL;
-    if (b->train && !b->no_dropout && s->dropout > 0) {
-        s->seed = b->seed;
-        s->stream = wf_stream(b);
-        if (!b->seed) return wf_graph_fail(g, WF_EINVAL, "%s: dropout needs a seed: set wf_build.seed", m->name);
-    } else {
-        s->dropout = 0;
+    if (h->position->part->bias) WF_TRY(h->position->part->bias(b, h->position, h->H, s));
+    WF_TRY(dropout(b, m, s));
+    return b->step ? wf_cache_keys(b, m, k, v, s, window) : WF_OK;
+}
+
+wf_node *wf_heads_call(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_node *v, const wf_attention_spec *s,
+                       wf_node **weights) {
+    wf_graph *g = b->g;
+    if (!b->plain) return wf_attention(g, q, k, v, s);
+    if (b->tap) { /* as weights without a function: the scores; and with scores of 0: who sees whom */
+        wf_attention_spec bare = *s;
+        wf_node *scores = NULL, *half = NULL;
+        bare.normaliser = WF_NORMALISE_NONE;
+        bare.score = WF_SCORE_LINEAR;
+        bare.dropout = 0;
+        wf_attention_plain(g, q, k, v, &bare, &scores);
+        wf_tap(b, m, "scores", scores);
+        bare.score = WF_SCORE_SIGMOID;
+        bare.score_bias = 0;
+        bare.slopes = bare.bias = NULL;
+        wf_attention_plain(g, q ? wf_mul_c(g, q, 0) : NULL, k, v, &bare, &half);
+        wf_tap(b, m, "visible", wf_mul_c(g, half, 2));
     }
-    if (b->step && wf_cache_keys(b, m, &k, &v, s, window) != WF_OK) return NULL;
+    return wf_attention_plain(g, q, k, v, s, weights);
+}
+
+wf_node *wf_heads_attend(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_node *v, wf_attention_spec *s, int64_t window) {
     wf_node *weights = NULL;
-    wf_node *o = b->plain ? wf_attention_plain(g, q, k, v, s, &weights) : wf_attention(g, q, k, v, s);
+    if (!q || wf_heads_settle(b, m, &k, &v, s, window, false) != WF_OK) return NULL;
+    wf_node *o = wf_heads_call(b, m, q, k, v, s, &weights);
     wf_tap(b, m, "weights", weights);
     return o;
 }

@@ -28,11 +28,11 @@ static wf_status setup(wf_module *m) {
     return WF_OK;
 }
 
-/* f(q) S in one piece, S = sum over all positions. */
-static wf_node *all_positions(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, wf_node **after) {
+wf_node *wf_linear_all(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, wf_node **after) {
     static const int heads_first[] = {0, 2, 1, 3};
+    if (!q || !k || !v) return NULL;
     wf_node *S = wf_matmul(g, wf_permute(g, k, heads_first), wf_permute(g, v, heads_first), true, false); /* [B,H,d,e] */
-    *after = S;
+    if (after) *after = S;
     return wf_permute(g, wf_matmul(g, wf_permute(g, q, heads_first), S, false, false), heads_first);
 }
 
@@ -52,9 +52,7 @@ wf_node *wf_linear_attention(wf_build *b, wf_node *q, wf_node *k, wf_node *v, wf
         o = wf_linear_scan(g, q, k, v1, NULL, state);
         if (after && o) *after = wf_output(o, 1);
     } else {
-        wf_node *S = NULL;
-        o = all_positions(g, q, k, v1, &S);
-        if (after) *after = S;
+        o = wf_linear_all(g, q, k, v1, after);
     }
     return wf_div(g, wf_slice(g, o, 3, 0, e), wf_add_c(g, wf_slice(g, o, 3, e, 1), eps));
 }
@@ -94,4 +92,6 @@ const wf_part wf_mixer_linear = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

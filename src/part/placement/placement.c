@@ -47,8 +47,10 @@ wf_status wf_sublayer_setup(wf_module *block, const wf_module *place, const wf_s
     s->stream = o->residual_scale > 0 ? o->residual_scale : p->deep ? pow(2.0 * (double)block->model->layers, 0.25) : 1;
     s->dropout = w->dropout;
     s->drop_path = w->drop_path;
-    if (w->layer_scale > 0) {
-        s->scale = wf_arena_format(block->model->arena, "%s_scale", w->name);
+    char scale[128];
+    snprintf(scale, sizeof scale, "%s_scale", w->name);
+    if (w->layer_scale > 0 && !wf_part_absent(block, scale)) {
+        s->scale = wf_arena_strdup(block->model->arena, scale);
         wf_init start = {WF_INIT_CONST, w->layer_scale};
         if (!s->scale || !wf_declare(block, s->scale, WF_SHAPE(block->in), start, WF_PARAM_NO_DECAY)) ok = false;
     }

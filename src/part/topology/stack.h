@@ -11,6 +11,7 @@ typedef struct wf_stack_opt { /* the part of a model's options that its blocks a
     const wf_value *mixer, *channel, *norm, *placement, *topology, *linear, *position;
     double dropout, layer_scale, stochastic_depth, init_std;
     bool bias, scale_residual;
+    const char *init;
     /* Set by models of several stacks: these blocks are number first .. of `all` in the network (stochastic depth); all 0: alone. */
     int64_t first, all;
 } wf_stack_opt;
@@ -32,6 +33,8 @@ typedef struct wf_stack_opt { /* the part of a model's options that its blocks a
      "probability to skip a branch in training, growing linearly from 0 to this over the blocks"},                                    \
     {"bias", WF_OPT_BOOL, offsetof(type, at.bias), "true", 0, 0, NULL, "biases in the blocks' linears (GPT-2 has them, Llama none)"}, \
     {"init_std", WF_OPT_REAL, offsetof(type, at.init_std), "0.02", 0, 10, NULL, "standard deviation of initial weights"},             \
+    {"init", WF_OPT_CHOICE, offsetof(type, at.init), "model", 0, 0, "model|normal|trunc_normal|xavier|fan_in",                        \
+     "initial weights of the linears: normal of init_std (cut at 2 std: trunc_normal), uniform by Glorot (xavier: sqrt(6/(in+out))), or uniform 1/sqrt(in), biases too (fan_in); model: as the model has them"}, \
     {"scale_residual", WF_OPT_BOOL, offsetof(type, at.scale_residual), "true", 0, 0, NULL,                                            \
      "the last linear of every branch starts 1/sqrt(2 layers) smaller (GPT-2)"}
 /* clang-format on */
