@@ -110,7 +110,9 @@ static wf_status longformer(wf_case *c) {
     wf_node *list = globals ? wf_case_constant(c, "global tokens", globals) : NULL;
     wf_longformer s = {.window = w, .globals = globals};
     wf_node *o = wf_longformer_near(g, project(c, "q_proj", x, H), project(c, "k_proj", x, H), project(c, "v_proj", x, H), &s);
-    wf_node *q = project(c, "q_global", x, H), *k = project(c, "k_global", x, H), *v = project(c, "v_global", x, H);
+    bool far = globals || wf_case_has(c, "param.q_global.weight"); /* there, but without a global token of no effect */
+    wf_node *q = far ? project(c, "q_global", x, H) : NULL, *k = far ? project(c, "k_global", x, H) : NULL,
+            *v = far ? project(c, "v_global", x, H) : NULL;
     if (globals) o = wf_longformer_join(g, o, wf_longformer_far(g, wf_longformer_rows(g, q, &s), k, v, &s), &s);
     wf_case_out(c, "y", project(c, "out_proj", merge(g, o), 0));
     if (wf_case_has(c, "out.mask")) {
@@ -222,7 +224,8 @@ static wf_status reformer(wf_case *c) {
     if (R->shape.dim[1] != d || R->shape.dim[2] != s.hashes || R->shape.dim[3] * 2 != NB)
         return wf_case_fail(c, "in.rotations must be [1,d,n_hashes,L/bucket_size/2]");
     s.rotations = wf_squeeze(g, R, 0);
-    wf_node *o = wf_lsh_attention(g, wf_reshape(g, qk, WF_SHAPE(B, L, 1, d)), wf_reshape(g, v, WF_SHAPE(B, L, 1, e)), &s, &buckets);
+    wf_node *o =
+        wf_lsh_attention(g, wf_reshape(g, qk, WF_SHAPE(B, L, 1, d)), wf_reshape(g, v, WF_SHAPE(B, L, 1, e)), &s, &buckets);
     if (!o) return graph_error(c);
     wf_node *round = wf_mul_c(g, wf_index(g, WF_F32, WF_SHAPE(1, 1, s.hashes, 1), 2), (double)NB);
     wf_case_out(c, "buckets", wf_reshape(g, wf_add(g, buckets, round), WF_SHAPE(B, s.hashes * L)));

@@ -227,8 +227,8 @@ wf_node *wf_attention(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, const wf_
     wf_node *option[WF_AT_OPTIONS] = {s.lengths, s.q_start, s.offsets_q, s.offsets_k, s.slopes, s.bias,
                                       s.seed,    s.globals, s.tags_q,    s.tags_k,    s.links};
     int at = 3;
-    wf_attr a = {.i = {(s.causal ? WF_AT_CAUSAL : 0) | (s.tags_before ? WF_AT_TAGS_BEFORE : 0), s.window_back,
-                       s.window_forward, s.normaliser, s.score, (int64_t)s.stream, s.window_block, s.block},
+    wf_attr a = {.i = {(s.causal ? WF_AT_CAUSAL : 0) | (s.tags_before ? WF_AT_TAGS_BEFORE : 0), s.window_back, s.window_forward,
+                       s.normaliser, s.score, (int64_t)s.stream, s.window_block, s.block},
                  .f = {s.scale, s.score_bias, s.dropout}};
     for (int x = 0; x < WF_AT_OPTIONS; x++) {
         if (!option[x]) continue;

@@ -48,7 +48,8 @@ static bool numbers_fit(wf_graph *g, const wf_attention_spec *s) {
         wrong = "blocks must not be negative";
     else if ((s->block || s->globals || s->tags_q) && (s->offsets_q || s->score != WF_SCORE_LINEAR))
         wrong = "patterns (globals, tags, blocks) exclude packed sequences and score functions";
-    else if (!s->tags_q != !s->tags_k || (s->links && !s->block) || (s->tags_q != NULL) + (s->globals != NULL) + (s->block > 0) > 1)
+    else if (!s->tags_q != !s->tags_k || (s->links && !s->block) ||
+             (s->tags_q != NULL) + (s->globals != NULL) + (s->block > 0) > 1)
         wrong = "tags come in pairs, links with a block; globals, tags and blocks exclude each other";
     else if (s->block && (s->causal || s->window_back || s->window_forward || s->q_start))
         wrong = "blocks exclude causal, windows and q_start";
@@ -74,7 +75,9 @@ static bool patterns_fit(wf_graph *g, const wf_node *q, const wf_node *k, const 
                              wf_shape_text(&s->globals->shape, a)),
                false;
     if (!s->block) return true;
-    if (L != S) return wf_graph_fail(g, WF_EINVAL, "attention: blocks need L = S (they are %lld, %lld)", (long long)L, (long long)S), false;
+    if (L != S)
+        return wf_graph_fail(g, WF_EINVAL, "attention: blocks need L = S (they are %lld, %lld)", (long long)L, (long long)S),
+               false;
     int64_t n = (S + s->block - 1) / s->block;
     const wf_node *l = s->links;
     if (l && (l->dtype != WF_I32 || l->shape.rank != 3 || l->shape.dim[0] != H || l->shape.dim[1] < n - 2))
@@ -196,7 +199,8 @@ static void see_blocks(visibility *w, const wf_attention_spec *s, int64_t L, int
     int64_t n = (S + s->block - 1) / s->block;
     wf_node *row = quotient(g, wf_index(g, w->t, WF_SHAPE(L, 1), 0), s->block), *col = quotient(g, w->j, s->block);
     wf_node *zero = wf_constant(g, w->t, 0), *last = wf_constant(g, w->t, (double)(n - 1));
-    wf_node *end[2] = {either(g, wf_eq(g, row, zero), wf_eq(g, row, last)), either(g, wf_eq(g, col, zero), wf_eq(g, col, last))};
+    wf_node *end[2] = {either(g, wf_eq(g, row, zero), wf_eq(g, row, last)),
+                       either(g, wf_eq(g, col, zero), wf_eq(g, col, last))};
     wf_node *near = wf_le(g, wf_abs(g, wf_sub(g, row, col)), wf_constant(g, w->t, 1));
     wf_node *seen = either(g, near, either(g, end[0], end[1]));
     if (s->links && n > 2) {

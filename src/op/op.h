@@ -178,14 +178,15 @@ typedef struct wf_attention_spec {
     wf_node *slopes; /* [H]: score -= slope_h * |i + first - j| (ALiBi) */
     wf_node *bias;   /* additive, broadcastable to [B,H,L,S]; has a gradient */
     /* Patterns: keys that are no interval. Not with offsets or score functions. */
-    wf_node *globals; /* int32 [G], different keys: every query sees them whatever the windows say (not before causal, lengths) */
+    wf_node
+        *globals; /* int32 [G], different keys: every query sees them whatever the windows say (not before causal, lengths) */
     wf_node *tags_q, *tags_k; /* int32 [B,L], [B,S]: key visible when its tag is not negative and ..                      */
     bool tags_before;         /* .. below the query's (true), or another than the query's (false)                       */
-    int64_t block;            /* > 0 (BigBird, L = S): blocks of so many positions. Block r sees the first, the last, itself and */
-    wf_node *links;           /* its neighbours, and links[h, r-1, :] (int32 [H, n-2 or more, R], < 0: none; NULL: none); the first
+    int64_t block;  /* > 0 (BigBird, L = S): blocks of so many positions. Block r sees the first, the last, itself and */
+    wf_node *links; /* its neighbours, and links[h, r-1, :] (int32 [H, n-2 or more, R], < 0: none; NULL: none); the first
                                  and the last of the n blocks see everything */
-    double dropout;  /* on the normalised weights; counted by (b, h, i, j), independent of threads */
-    wf_node *seed;   /* int32[4], as wf_uniform */
+    double dropout; /* on the normalised weights; counted by (b, h, i, j), independent of threads */
+    wf_node *seed;  /* int32[4], as wf_uniform */
     uint64_t stream;
 } wf_attention_spec;
 /* q [B,L,H,d], k [B,S,K,d], v [B,S,K,e], K divides H (head h reads kv head h*K/H). Result o [B,L,H,e];

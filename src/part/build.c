@@ -143,8 +143,9 @@ static wf_node *no_stream(wf_build *b, const wf_module *m) {
     int n = 0;
     const wf_part *const *all = wf_part_all(&n);
     char why[512] = "";
-    size_t at = (size_t)snprintf(why, sizeof why, "has no streaming form, so a model with it cannot generate step by step; train "
-                                                  "one with mixer: softmax to generate (all that can:");
+    size_t at = (size_t)snprintf(why, sizeof why,
+                                 "has no streaming form, so a model with it cannot generate step by step; train "
+                                 "one with mixer: softmax to generate (all that can:");
     for (int i = 0, known = 0; i < n; i++)
         if (!strcmp(all[i]->slot, "mixer") && all[i]->step && at < sizeof why)
             at += (size_t)snprintf(why + at, sizeof why - at, "%s %s", known++ ? "," : "", all[i]->name);

@@ -22,7 +22,8 @@ static const pattern cases[] = {
      .lengths = true, .bias = true},
     {"globals without a window", 1, 9, 9, 1, 1, 4, 4, .n_globals = 1, .globals = {3}},
     {"tags", 2, 40, 45, 2, 2, 6, 4, .tags = true, .bias = true},
-    {"tags before", 3, 200, 208, 1, 1, 16, 16, .tags = true, .before = true, .window_back = 9, .window_forward = 1, .window_block = 8},
+    {"tags before", 3, 200, 208, 1, 1, 16, 16, .tags = true, .before = true, .window_back = 9, .window_forward = 1,
+     .window_block = 8},
     {"blocks", 2, 90, 90, 2, 2, 8, 8, .block = 9, .R = 2},
     {"blocks of 64", 1, 640, 640, 2, 1, 8, 8, .block = 64, .R = 1},
     {"blocks of 48, lengths", 2, 301, 301, 1, 1, 4, 4, .block = 48, .R = 2, .lengths = true},
@@ -49,8 +50,12 @@ static wf_node *whole(wf_graph *g, setting *s, int slot, wf_shape shape, int64_t
 static wf_node *build(wf_graph *g, wf_node **x, void *ctx) {
     setting *s = ctx;
     const pattern *p = s->p;
-    wf_attention_spec a = {.causal = p->causal, .window_back = p->window_back, .window_forward = p->window_forward,
-                           .window_block = p->window_block, .block = p->block, .tags_before = p->before};
+    wf_attention_spec a = {.causal = p->causal,
+                           .window_back = p->window_back,
+                           .window_forward = p->window_forward,
+                           .window_block = p->window_block,
+                           .block = p->block,
+                           .tags_before = p->before};
     int64_t n = p->block ? (p->L + p->block - 1) / p->block : 0;
     if (p->n_globals) {
         a.globals = whole(g, s, 0, WF_SHAPE(p->n_globals), 1, 0, 1);
@@ -166,8 +171,11 @@ static void cost_counts_visible_pairs(void **state) {
         wf_tensor *own[4];
         for (int k = 0; k < 4; k++) x[k] = wf_leaf(g, own[k] = rn_random(WF_F32, shape[k], 1, 0), "x");
         y = build(g, x, &s)->in[0];
-        wf_attention_spec a = {.causal = p->causal, .window_back = p->window_back, .window_forward = p->window_forward,
-                               .window_block = p->window_block, .block = p->block};
+        wf_attention_spec a = {.causal = p->causal,
+                               .window_back = p->window_back,
+                               .window_forward = p->window_forward,
+                               .window_block = p->window_block,
+                               .block = p->block};
         if (p->n_globals) a.globals = wf_leaf(g, s.own[0], "globals");
         wf_attention_plain(g, x[0], x[1], x[2], &a, &weights);
         wf_tensor *w = rn_run(g, wf_lt(g, wf_fill(g, WF_F32, WF_SHAPE(1), 0), weights));
@@ -208,8 +216,10 @@ static void wrong_patterns_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gradients_of_output_and_lse), cmocka_unit_test(fused_is_the_composition),
-        cmocka_unit_test(cost_counts_visible_pairs),   cmocka_unit_test(wrong_patterns_are_refused),
+        cmocka_unit_test(gradients_of_output_and_lse),
+        cmocka_unit_test(fused_is_the_composition),
+        cmocka_unit_test(cost_counts_visible_pairs),
+        cmocka_unit_test(wrong_patterns_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,8 +64,9 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     if (!x) return NULL;
     int64_t L = x->shape.dim[1], most = o->max_length ? o->max_length : m->model->max_length;
     if (L > (most + o->block - 1) / o->block * o->block) {
-        wf_module_fail(m, WF_EINVAL, "a sequence of %lld is longer than the %lld that random blocks were drawn for; make the "
-                                     "model's length or max_length larger",
+        wf_module_fail(m, WF_EINVAL,
+                       "a sequence of %lld is longer than the %lld that random blocks were drawn for; make the "
+                       "model's length or max_length larger",
                        (long long)L, (long long)most);
         return NULL;
     }
@@ -82,8 +83,9 @@ const wf_part wf_mixer_bigbird = {
     .sheet = "00",
     .formula = "block r sees 0, n-1, r-1, r, r+1 and R random blocks (per head, fixed); blocks 0 and n-1 see everything\n"
                "o = softmax(q k^T/sqrt(d)) v over the union",
-    .facts = "Bidirectional only, no streaming form. The random blocks are a buffer of the model's file. Up to about 5 + R blocks\n"
-             "it is full attention.",
+    .facts =
+        "Bidirectional only, no streaming form. The random blocks are a buffer of the model's file. Up to about 5 + R blocks\n"
+        "it is full attention.",
     .cost = "8 D D FLOPs a token for the linears, about 4 (5 + R) block d H for scores and values",
     .golden = "attention.bigbird",
     .options = table,

@@ -173,7 +173,8 @@ wf_status wf_needs_no_scores(const wf_module *m) {
     if (h->K != h->H)
         return wf_module_fail(m, WF_EUNSUPPORTED, "'kv_heads' other than 'heads' is not possible here; leave it out");
     if (h->unit)
-        return wf_module_fail(m, WF_EUNSUPPORTED, "qk_norm: l2 learns a scale of scores, which do not exist here; take rms_head");
+        return wf_module_fail(m, WF_EUNSUPPORTED,
+                              "qk_norm: l2 learns a scale of scores, which do not exist here; take rms_head");
     if (h->position->part->bias)
         return wf_module_fail(m, WF_EUNSUPPORTED,
                               "a bias on scores (position %s) needs scores; take rope, sinusoidal or learned positions",

@@ -54,11 +54,13 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     wf_node *q, *k, *v, *E = wf_use(b, m, "E"), *weights = NULL;
     if (!x || !E) return NULL;
     if (x->shape.dim[1] > E->shape.dim[0]) {
-        wf_module_fail(m, WF_EINVAL, "a sequence of %lld is longer than the %lld rows of E; make the model's length or max_length larger",
+        wf_module_fail(m, WF_EINVAL,
+                       "a sequence of %lld is longer than the %lld rows of E; make the model's length or max_length larger",
                        (long long)x->shape.dim[1], (long long)E->shape.dim[0]);
         return NULL;
     }
-    if (b->score_bias) return wf_refuse(b, m, "has no scores between tokens, so masks of any form cannot be applied; take softmax");
+    if (b->score_bias)
+        return wf_refuse(b, m, "has no scores between tokens, so masks of any form cannot be applied; take softmax");
     if (wf_heads_project(b, m, x, x, &q, &k, &v) != WF_OK) return NULL;
     wf_node *keep = wf_keep_mask(b, x);
     k = shorten(b, m, "E", k, keep);
@@ -77,7 +79,8 @@ const wf_part wf_mixer_linformer = {
     .formula = "K' = E^T K, V' = F^T V, E, F [Lmax,k] shared by heads; o = softmax(q K'^T/sqrt(d)) V'",
     .facts = "Bidirectional only. Bound to a longest length; a shorter input uses the first rows of E and F.\n"
              "share_kv: one matrix for both. No streaming form.",
-    .cost = "8 D D FLOPs a token for the linears, 4 k D for shortening, 4 k d H for scores and values; Lmax k parameters, twice",
+    .cost =
+        "8 D D FLOPs a token for the linears, 4 k D for shortening, 4 k d H for scores and values; Lmax k parameters, twice",
     .golden = "attention.linformer",
     .options = table,
     .opt_size = sizeof(options),

@@ -16,13 +16,12 @@ typedef struct options {
     const wf_value *globals;
 } options;
 
-static const wf_option table[] = {
-    WF_HEADS_OPTIONS(options, heads),
-    {"window", WF_OPT_INT, offsetof(options, window), "256", 0, 1 << 30, NULL,
-     "one-sided: a token sees this many on each side (before it, if causal) and itself"},
-    {"global_tokens", WF_OPT_VALUE, offsetof(options, globals), "", 0, 0, NULL,
-     "positions like [0] that see everything and are seen by all; absent: none"},
-    WF_OPT_END};
+static const wf_option table[] = {WF_HEADS_OPTIONS(options, heads),
+                                  {"window", WF_OPT_INT, offsetof(options, window), "256", 0, 1 << 30, NULL,
+                                   "one-sided: a token sees this many on each side (before it, if causal) and itself"},
+                                  {"global_tokens", WF_OPT_VALUE, offsetof(options, globals), "", 0, 0, NULL,
+                                   "positions like [0] that see everything and are seen by all; absent: none"},
+                                  WF_OPT_END};
 
 /* wf_heads first, as the shared functions expect it in m->data. */
 typedef struct longformer {
@@ -51,8 +50,8 @@ static wf_status read_globals(wf_module *m, longformer *f) {
         int64_t x, most = m->model->max_length;
         WF_TRY(wf_value_int(list->item[i], &x));
         if (x < 0 || x > INT32_MAX || (most > 0 && x >= most))
-            return wf_value_fail(list, WF_EINVAL, "global_tokens: position %lld is outside of the model's length %lld", (long long)x,
-                                 (long long)most);
+            return wf_value_fail(list, WF_EINVAL, "global_tokens: position %lld is outside of the model's length %lld",
+                                 (long long)x, (long long)most);
         at[i] = (int32_t)x;
     }
     qsort(at, (size_t)list->n, sizeof *at, by_size);
@@ -75,7 +74,8 @@ static wf_status setup(wf_module *m) {
     WF_TRY(read_globals(m, f));
     if (!f->globals) return WF_OK;
     if (h->unit || h->q_norm || h->position->part->bias)
-        return wf_module_fail(m, WF_EUNSUPPORTED, "global tokens have no %s; take qk_norm: none and rope, sinusoidal or learned positions",
+        return wf_module_fail(m, WF_EUNSUPPORTED,
+                              "global tokens have no %s; take qk_norm: none and rope, sinusoidal or learned positions",
                               h->position->part->bias ? "position bias" : "qk_norm");
     bool bias = wf_bias_wanted(m, strcmp(o->heads.qkv_bias, "model") ? o->heads.qkv_bias : o->heads.bias);
     f->q = wf_child_linear(m, "q_global", m->in, h->H * h->d, bias, WF_LINEAR_INNER);
@@ -181,7 +181,8 @@ static wf_node *step(wf_build *b, wf_module *m, wf_node *x) {
         wf_attention_spec s = {0};
         return wf_heads_merge(b, m, wf_heads_attend(b, m, q, k, v, &s, o->window + 1));
     }
-    if (wf_heads_project(b, m, x, x, &q, &k, &v) != WF_OK || project_far(b, m, x, NULL, true, &qg, &kg, &vg) != WF_OK) return NULL;
+    if (wf_heads_project(b, m, x, x, &q, &k, &v) != WF_OK || project_far(b, m, x, NULL, true, &qg, &kg, &vg) != WF_OK)
+        return NULL;
     int64_t L = x->shape.dim[1], seen = f->last + 1 < b->max_length ? f->last + 1 : b->max_length;
     wf_attention_spec near = {.causal = true, .window_back = o->window + 1, .globals = leaf(g, f->globals), .q_start = b->pos},
                       far = {.causal = true, .q_start = b->pos};

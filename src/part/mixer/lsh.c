@@ -91,8 +91,8 @@ static wf_node *meetings(wf_graph *g, const sorted *o, wf_dtype t) {
     if (!o->s->across || o->n == 1) return wf_fill(g, t, WF_SHAPE(1), (double)o->n * each);
     wf_node *first = wf_slice(g, o->at, 3, 0, c), *end = wf_slice(g, o->at, 3, o->P - c, c);
     end = wf_concat(g, (wf_node *[]){wf_slice(g, end, 2, o->n - 1, 1), wf_slice(g, end, 2, 0, o->n - 1)}, 2, 2);
-    wf_node *same = wf_eq(g, wf_reshape(g, first, WF_SHAPE(o->B, o->H, o->n, c, 1)),
-                          wf_reshape(g, end, WF_SHAPE(o->B, o->H, o->n, 1, c)));
+    wf_node *same =
+        wf_eq(g, wf_reshape(g, first, WF_SHAPE(o->B, o->H, o->n, c, 1)), wf_reshape(g, end, WF_SHAPE(o->B, o->H, o->n, 1, c)));
     wf_node *again = wf_put_add(g, wf_sum(g, same, 1u << 4, false), wf_slice(g, o->order, 3, 0, c), o->P); /* [B,H,n,P] */
     wf_node *m = wf_add_c(g, wf_slice(g, wf_sum(g, again, 1u << 2, false), 2, 0, o->L), (double)o->n);
     return wf_cast(g, wf_mul_c(g, wf_unsqueeze(g, wf_permute(g, m, (int[]){0, 2, 1}), 3), each), t);
@@ -151,7 +151,8 @@ static wf_node *explicit_bias(wf_graph *g, const sorted *o) {
     wf_node *bk = wf_unsqueeze(g, chunks_of_keys(g, looped(g, bucket, o), o), 3);
     if (!o->s->across) hidden = wf_max(g, hidden, wf_ne(g, wf_reshape(g, bucket, WF_SHAPE(o->B, o->H, chunks, c, 1)), bk));
     /* what does not count lies in the bucket behind all others */
-    wf_node *local = wf_unsqueeze(g, chunks_of_keys(g, looped(g, wf_cast(g, wf_take(g, o->bucket, o->order), WF_F64), o), o), 3);
+    wf_node *local =
+        wf_unsqueeze(g, chunks_of_keys(g, looped(g, wf_cast(g, wf_take(g, o->bucket, o->order), WF_F64), o), o), 3);
     hidden = wf_max(g, hidden, wf_eq(g, local, wf_fill(g, WF_F64, WF_SHAPE(1), (double)(o->P / c))));
     wf_node *bias = wf_mul_c(g, hidden, -1e30);
     return o->s->duplicates ? bias : wf_sub(g, bias, log_meetings(g, o));
@@ -187,7 +188,8 @@ static wf_node *attend(wf_graph *g, wf_node *qk, wf_node *v, const sorted *o, wf
     wf_node *bucket = looped(g, wf_take(g, o->bucket, o->order), o);
     wf_node *out = wf_fill(g, WF_F32, WF_SHAPE(1), (double)(o->P / s->bucket));
     wf_node *tag = wf_where(g, wf_eq(g, bucket, out), wf_fill(g, WF_F64, WF_SHAPE(1), -1), at_k);
-    wf_attention_spec a = {.window_back = s->bucket + 1, .window_forward = 1, .window_block = s->bucket, .tags_before = s->causal};
+    wf_attention_spec a = {
+        .window_back = s->bucket + 1, .window_forward = 1, .window_block = s->bucket, .tags_before = s->causal};
     a.tags_q = wf_reshape(g, o->order, WF_SHAPE(o->B * o->H, o->N));
     a.tags_k = wf_reshape(g, wf_cast(g, tag, WF_I32), WF_SHAPE(o->B * o->H, o->N + s->bucket));
     wf_node *y = wf_attention(g, q, k, x, &a);
@@ -237,7 +239,8 @@ static const wf_option table[] = {
     {"attend_across_buckets", WF_OPT_BOOL, offsetof(options, across), "true", 0, 0, NULL, "chunks see other buckets"},
     {"allow_duplicates", WF_OPT_BOOL, offsetof(options, duplicates), "true", 0, 0, NULL,
      "pairs that meet in several rounds count so often; false: once, which costs a matrix of all chunks' scores"},
-    {"bias", WF_OPT_CHOICE, offsetof(options, bias), "model", 0, 0, "model|true|false", "biases of the linears; model: as the model says"},
+    {"bias", WF_OPT_CHOICE, offsetof(options, bias), "model", 0, 0, "model|true|false",
+     "biases of the linears; model: as the model says"},
     {"position", WF_OPT_VALUE, offsetof(options, position), "", 0, 0, NULL, "rotary scheme of this mixer; absent: the model's"},
     WF_OPT_END};
 
@@ -281,7 +284,8 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     const options *o = m->opt;
     const wf_heads *h = m->data;
     if (!x) return NULL;
-    if (b->score_bias) return wf_refuse(b, m, "has no scores for all pairs, so masks of any form cannot be applied; take softmax");
+    if (b->score_bias)
+        return wf_refuse(b, m, "has no scores for all pairs, so masks of any form cannot be applied; take softmax");
     wf_node *qk = heads(b, h, h->q, x), *v = heads(b, h, h->v, x), *same = qk;
     if (h->position->part->rotate && h->position->part->rotate(b, h->position, &qk, &same) != WF_OK) return NULL;
     bool drawn = b->train && b->seed;
@@ -300,10 +304,12 @@ const wf_part wf_mixer_lsh = {
     .title = "Reformer: attention within buckets of locality-sensitive hashing, queries shared with keys",
     .paper = "Kitaev, Kaiser, Levskaya: Reformer: The Efficient Transformer, 2020, arXiv 2001.04451",
     .sheet = "00",
-    .formula = "bucket = argmax [x R; -x R], n rounds; sorted by (round, bucket, position), a chunk of c sees itself and the one before\n"
+    .formula = "bucket = argmax [x R; -x R], n rounds; sorted by (round, bucket, position), a chunk of c sees itself and the "
+               "one before\n"
                "per round o, lse over keys qk/|qk|, scale 1/sqrt(d), self only when alone; o = sum softmax_rounds(lse) o_round",
     .facts = "Rotations are drawn every step in training; elsewhere they follow from the model's own seed.\n"
-             "Causal: weights look back only, but which earlier tokens share a chunk depends on the whole sequence. No streaming form.",
+             "Causal: weights look back only, but which earlier tokens share a chunk depends on the whole sequence. No "
+             "streaming form.",
     .cost = "6 D D FLOPs a token for the linears, n d NB H for hashing, 8 n c d H for scores and values",
     .golden = "attention.reformer-lsh",
     .options = table,

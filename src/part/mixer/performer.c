@@ -27,7 +27,8 @@ static const wf_option table[] = {
     {"redraw", WF_OPT_INT, offsetof(options, redraw), "1000", 0, 1 << 30, NULL,
      "steps of training between two draws of the projection; 0: never"},
     {"max", WF_OPT_CHOICE, offsetof(options, max), "auto", 0, 0, "auto|sequence|fixed",
-     "what keys subtract: the maximum of the sequence, or max_value; auto: fixed where causal. sequence in a causal model looks "
+     "what keys subtract: the maximum of the sequence, or max_value; auto: fixed where causal. sequence in a causal model "
+     "looks "
      "ahead and cannot generate"},
     {"max_value", WF_OPT_REAL, offsetof(options, max_value), "0", -1e4, 1e4, NULL, "the fixed maximum"},
     {"eps_feature", WF_OPT_REAL, offsetof(options, eps_feature), "-1", -1, 1, NULL,
@@ -125,9 +126,10 @@ const wf_part wf_mixer_performer = {
     .sheet = "00",
     .formula = "u = z d^(-1/4); f(z) = M^(-1/2) (exp(w u - |u|^2/2 - max) + eps); o_i = f(q_i) S / f(q_i).(z + eps')\n"
                "S = sum_j f(k_j) v_j^T, z = sum_j f(k_j); w [M,d]: blocks of orthogonal rows with lengths of normal vectors",
-    .facts = "An estimate of softmax attention whose error falls as 1/sqrt(features). kernel: relu is no estimate but trains as "
-             "well.\n"
-             "Causal models subtract the fixed max_value from keys, so that no position sees a later one.",
+    .facts =
+        "An estimate of softmax attention whose error falls as 1/sqrt(features). kernel: relu is no estimate but trains as "
+        "well.\n"
+        "Causal models subtract the fixed max_value from keys, so that no position sees a later one.",
     .cost = "8 D D FLOPs a token for the linears, 4 d M H for features, 4 M d H for the state; state H M (d+1) numbers",
     .golden = "attention.performer",
     .options = table,

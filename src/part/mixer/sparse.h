@@ -9,9 +9,9 @@
 
 /* ---- performer.c ---- */
 typedef struct wf_favor {
-    bool relu;   /* features relu(w.u), not those of the softmax kernel */
-    bool fixed;  /* keys subtract `max`, not their own maximum over the sequence */
-    double eps;  /* added to every feature */
+    bool relu;  /* features relu(w.u), not those of the softmax kernel */
+    bool fixed; /* keys subtract `max`, not their own maximum over the sequence */
+    double eps; /* added to every feature */
     double max;
 } wf_favor;
 /* Features [B,L,H,M] of z by the projection w [M,d]; `keys`: they are 0 where keep is. */
@@ -26,11 +26,11 @@ wf_node *wf_linformer_shorten(wf_graph *g, wf_node *E, wf_node *x, wf_node *keep
 
 /* ---- longformer.c ---- */
 typedef struct wf_longformer {
-    int64_t window;             /* one-sided: |i-j| <= window */
-    const wf_tensor *globals;   /* int32 [G], rising, below L; NULL: none */
+    int64_t window;           /* one-sided: |i-j| <= window */
+    const wf_tensor *globals; /* int32 [G], rising, below L; NULL: none */
     bool causal, plain;
-    wf_node *lengths;           /* as in wf_attention_spec */
-    wf_node **weights;          /* plain: receives the window's weights; may be NULL */
+    wf_node *lengths;  /* as in wf_attention_spec */
+    wf_node **weights; /* plain: receives the window's weights; may be NULL */
 } wf_longformer;
 /* Rows of the window and the global keys. */
 wf_node *wf_longformer_near(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, const wf_longformer *s);
@@ -44,9 +44,10 @@ wf_node *wf_longformer_rows(wf_graph *g, wf_node *x, const wf_longformer *s);
 /* ---- lsh.c ---- */
 typedef struct wf_lsh {
     int64_t bucket, hashes; /* size of a bucket, c; rounds of hashing, n */
-    bool causal, across, duplicates; /* across: chunks see other buckets; duplicates: pairs met in several rounds count so often */
-    double self;                     /* score of a token with itself: it counts when it is alone */
-    wf_node *rotations;              /* [d,n,NB/2], NB = buckets: the length, made a multiple of 2c, over c */
+    bool causal, across,
+        duplicates;     /* across: chunks see other buckets; duplicates: pairs met in several rounds count so often */
+    double self;        /* score of a token with itself: it counts when it is alone */
+    wf_node *rotations; /* [d,n,NB/2], NB = buckets: the length, made a multiple of 2c, over c */
     wf_node *keep;
 } wf_lsh;
 int64_t wf_lsh_buckets(int64_t L, int64_t bucket); /* NB */
