@@ -85,7 +85,8 @@ static void read_rule(const wf_call *c, wf_attention_call *a) {
         a->bias = c->in[bias];
         for (int i = 0; i < 4; i++) a->s_bias[i] = n->in[bias]->stride[i];
     }
-    r->bare = r->normaliser == WF_NORMALISE_SOFTMAX && r->score == WF_SCORE_LINEAR && r->dropout == 0 && !a->bias && !a->slopes;
+    bool usual = r->score == (r->normaliser == WF_NORMALISE_SOFTMAX ? WF_SCORE_LINEAR : WF_SCORE_SIGMOID);
+    r->bare = usual && r->dropout == 0 && !a->bias && !a->slopes;
 }
 
 static int64_t clamp(int64_t x, int64_t lo, int64_t hi) {

@@ -16,7 +16,7 @@
 typedef struct wf_score_rule {
     wf_normaliser normaliser;
     wf_score score;
-    bool bare;   /* plain softmax: no bias, slopes, dropout, score function */
+    bool bare;   /* plain softmax, or sigmoid without normaliser: no bias, slopes, dropout */
     double unit; /* log2(e) for linear scores under softmax, else 1: factor of bias and slopes */
     double score_bias;
     double dropout;
