@@ -137,6 +137,9 @@ typedef struct wf_conv_spec {
 wf_node *wf_conv1d(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias, const wf_conv_spec *s); /* [B,C,L], [O,C/groups,k] */
 wf_node *wf_conv2d(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias,
                    const wf_conv_spec *s); /* [B,C,H,W], [O,C/groups,kh,kw] */
+/* depthwise.c: a kernel for each channel, channels last, zeros around, the same size out: x [B,Y,X,C] float32 or float64,
+ * w [ky,kx,c], odd ky and kx, c a divisor of C: channel j has kernel j mod c (heads share one). */
+wf_node *wf_depthwise_conv(wf_graph *g, wf_node *x, wf_node *w);
 /* Pooling over the last 1 or 2 axes of [B,C,L] / [B,C,H,W]. mean: count_pad says whether padding counts in the divisor. */
 typedef struct wf_pool_spec {
     int axes; /* 1 or 2 */

@@ -90,16 +90,16 @@ static wf_node *cut(wf_graph *g, const plan *p, wf_node *x, bool back) {
     return wf_reshape(g, x, back ? WF_SHAPE(B, ny * h * nx * w, D) : WF_SHAPE(B * ny * nx, h * w, D));
 }
 
+/* v [B,N,H,d] with the kernel [d,1,ky,kx] of all heads. */
 static wf_node *convolve(wf_build *b, wf_module *m, wf_node *v) {
-    const options *o = m->opt;
     const plan *p = m->data;
     wf_graph *g = b->g;
-    if (!v) return NULL;
-    int64_t B = v->shape.dim[0], N = v->shape.dim[1], H = p->heads.H, d = p->heads.d, pad = o->kernel / 2;
-    wf_conv_spec s = {.pad_before = {pad, pad}, .pad_after = {pad, pad}, .groups = d};
-    v = wf_reshape(g, wf_permute(g, v, (const int[]){0, 2, 3, 1}), WF_SHAPE(B * H, d, p->part[0], p->part[1]));
-    v = wf_conv2d(g, v, wf_use(b, m, "conv.weight"), wf_use(b, m, "conv.bias"), &s);
-    return wf_permute(g, wf_reshape(g, v, WF_SHAPE(B, H, d, N)), (const int[]){0, 3, 1, 2});
+    wf_node *w = wf_use(b, m, "conv.weight"), *x = NULL;
+    if (!v || !w) return NULL;
+    x = wf_reshape(g, v, WF_SHAPE(v->shape.dim[0], p->part[0], p->part[1], p->heads.H * p->heads.d));
+    w = wf_contiguous(g, wf_permute(g, wf_squeeze(g, w, 1), (const int[]){1, 2, 0}));
+    x = wf_depthwise_conv(g, x, w);
+    return x ? wf_add(g, wf_reshape(g, x, v->shape), wf_use(b, m, "conv.bias")) : NULL;
 }
 
 /* auto: (q k^T) v with N <= d, else q (k^T v). */
