@@ -203,6 +203,41 @@ static void blocks_of_different_kinds_fold_each_in_its_way(void **state) {
     wf_transform_report_free(&r);
 }
 
+/* Whatever mixes tokens or channels: folding and converting keep the function, or are refused. */
+static void every_mixer_and_channel_keeps_its_function(void **state) {
+    int n, made = 0;
+    const wf_part *const *all = wf_part_all(&n);
+    for (int i = 0; i < n; i++) {
+        bool mixer = !strcmp(all[i]->slot, "mixer"), causal = !mixer || all[i]->causal_ok;
+        if ((!mixer && strcmp(all[i]->slot, "channel")) || !strcmp(all[i]->name, "cross")) continue; /* needs a context */
+        char text[400];
+        snprintf(
+            text, sizeof text,
+            causal ? "{name: lm, vocab: 13, length: 12, width: 12, layers: 2, position: none, norm: %%s, %s: %s}"
+                   : "{name: vit, image_height: 8, channels: 2, patch: 2, classes: 5, width: 12, layers: 2, pool: mean, norm: "
+                     "%%s, %s: %s}",
+            all[i]->slot, all[i]->name);
+        char batch[440], layer[440];
+        snprintf(batch, sizeof batch, text, "batchnorm");
+        snprintf(layer, sizeof layer, text, "layernorm");
+        wf_transform_report r = {0};
+        wf_model *f = folded(batch, NULL, &r, NULL);
+        for (int k = 0; k < f->n_param; k++) assert_null(strstr(f->param[k]->name, "running_"));
+        wf_model_free(f);
+        wf_transform_report_free(&r);
+        wf_model *m = used(layer, 2), *c = wf_convert_norm(m, "crmsnorm", &r);
+        if (c)
+            same_function(m, c, 1e-5, layer);
+        else
+            MESSAGE_HAS("by linears alone");
+        made += c != NULL;
+        wf_model_free(m);
+        wf_model_free(c);
+        wf_transform_report_free(&r);
+    }
+    assert_true(made >= 10);
+}
+
 /* PoolFormer's LayerScale: that of the mlp goes into its last linear, that of the pooled map stays; no linear follows a norm there. */
 static void pooling_keeps_what_no_linear_takes(void **state) {
     wf_transform_report r = {0};
@@ -286,6 +321,7 @@ int main(void) {
         cmocka_unit_test(what_no_linear_follows_becomes_affine_or_stays),
         cmocka_unit_test(folding_twice_changes_nothing_more),
         cmocka_unit_test(blocks_of_different_kinds_fold_each_in_its_way),
+        cmocka_unit_test(every_mixer_and_channel_keeps_its_function),
         cmocka_unit_test(pooling_keeps_what_no_linear_takes),
         cmocka_unit_test(a_folded_model_streams_and_survives_its_file),
         cmocka_unit_test(figures_show_what_changed),

@@ -93,4 +93,6 @@ const wf_part wf_mixer_bigbird = {
     .bidirectional_ok = true,
     .setup = setup,
     .forward = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

@@ -87,4 +87,6 @@ const wf_part wf_mixer_linformer = {
     .bidirectional_ok = true,
     .setup = setup,
     .forward = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

@@ -237,4 +237,6 @@ const wf_part wf_mixer_longformer = {
     .setup = setup,
     .forward = forward,
     .step = step,
+    .readers = "q k v q_global k_global v_global",
+    .writers = "o",
 };

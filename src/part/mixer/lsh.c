@@ -318,4 +318,6 @@ const wf_part wf_mixer_lsh = {
     .bidirectional_ok = true,
     .setup = setup,
     .forward = forward,
+    .readers = "qk v",
+    .writers = "o",
 };

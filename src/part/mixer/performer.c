@@ -139,4 +139,6 @@ const wf_part wf_mixer_performer = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q k v",
+    .writers = "o",
 };
