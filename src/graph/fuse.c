@@ -229,6 +229,8 @@ static bool try_member(wf_trial *t, wf_node *n) {
         return false;
     if (wf_is_accumulation(n->op->row)) {
         int64_t bits = reduced_axes(t->space, result);
+        /* What n takes for rows of one number would be the program's columns, and those it cannot add up. */
+        if (t->fit == WF_FIT_FULL && wf_space_cols(t->space) > 1 && result[t->space->rank - 1] == 0) return false;
         if (t->reduced >= 0 && t->reduced != bits) return false;
         t->reduced = bits;
     }

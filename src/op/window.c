@@ -52,7 +52,9 @@ static size_t scratch(const wf_node *n) {
 static wf_status forward(const wf_call *c) {
     const wf_node *n = c->node;
     const int64_t *a = n->attr.i, *d = n->shape.dim, R = d[1], C = d[2], D = d[3];
-    int64_t pieces = (C + WF_WINDOW_COLUMNS - 1) / WF_WINDOW_COLUMNS, slabs = (D + WF_WINDOW_CHANNELS - 1) / WF_WINDOW_CHANNELS;
+    int64_t around = a[A_LEFT] + a[A_RIGHT], piece = around > 16 ? 4 * around : 64,
+            channels = wf_window_channels(a[A_LEFT], a[A_RIGHT], D);
+    int64_t pieces = (C + piece - 1) / piece, slabs = (D + channels - 1) / channels;
     double *by_row = c->scratch, *by_column = by_row + R;
     bool sum = a[A_KIND] == SUM, adjoint = a[A_KIND] == MEAN_ADJOINT;
     if (adjoint) { /* the counts of the windows whose adjoint this is */
@@ -67,7 +69,7 @@ static wf_status forward(const wf_call *c) {
     int workers = wf_workers((double)wf_shape_count(&n->shape) * 8);
 #pragma omp parallel for schedule(static) num_threads(workers) if (workers > 1)
     for (int64_t i = 0; i < d[0] * R * pieces * slabs; i++) {
-        int64_t slab = i % slabs * WF_WINDOW_CHANNELS, from = i / slabs % pieces * WF_WINDOW_COLUMNS;
+        int64_t slab = i % slabs * channels, from = i / slabs % pieces * piece;
         int64_t row = i / slabs / pieces % R, first = i / slabs / pieces / R * R * C * D + slab;
         wf_window_task t = {.x = (const char *)c->in[0] + (size_t)first * size,
                             .y = (char *)c->out[0] + (size_t)first * size,
@@ -77,15 +79,15 @@ static wf_status forward(const wf_call *c) {
                             .top = cut(row - a[A_UP], R),
                             .bottom = cut(row + a[A_DOWN] + 1, R),
                             .from = from,
-                            .to = cut(from + WF_WINDOW_COLUMNS, C),
+                            .to = cut(from + piece, C),
                             .columns = C,
                             .left = a[A_LEFT],
                             .right = a[A_RIGHT],
-                            .n = (int)(D - slab < WF_WINDOW_CHANNELS ? D - slab : WF_WINDOW_CHANNELS),
+                            .n = D - slab < channels ? D - slab : channels,
                             .row_share = sum ? NULL : by_row,
                             .column_share = sum ? NULL : by_column,
                             .adjoint = adjoint,
-                            .minus = (double)a[A_MINUS],
+                            .minus_self = a[A_MINUS],
                             .wide = n->dtype == WF_F64};
         run(&t);
     }
