@@ -171,6 +171,12 @@ static bool measure(const char *spec, wf_tensor *x, wf_tensor *gy, double passes
 }
 
 static bool norm(const char *spec, wf_tensor *x, wf_tensor *gy) {
+    wf_model *m = model_of(spec, x->shape.dim[x->shape.rank - 1]);
+    if (!m) { /* a part that needs something else of its model (a condition) */
+        printf("  %-44s   not by itself: %s\n", spec, wf_message());
+        return true;
+    }
+    wf_model_free(m);
     int over = reaches_over_tokens(spec);
     if (over < 0) return false;
     printf("  %-44s", spec);

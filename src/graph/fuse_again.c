@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-enum { MOST_CHAIN = 8, MOST_READERS = 8, MOST_FRESH = 8, MOST_MEMBERS = 96 };
+enum { MOST_CHAIN = 8, MOST_READERS = 8, MOST_FRESH = 8, MOST_MEMBERS = 96, MOST_PASSES = 4 };
 
 bool wf_repeats(const wf_fuser *f, int unit, int id) {
     for (int i = 0; i < f->n_repeat; i++)
@@ -201,13 +201,22 @@ static wf_status consider(wf_fuser *f, wf_node *n) {
     return WF_OK;
 }
 
-wf_status wf_repeat_cheap(wf_fuser *f) {
+static wf_status pass(wf_fuser *f) {
     for (int i = 0; i < f->n; i++) {
         wf_node *n = f->order[i];
         int home = f->unit_of[n->id];
         if (home < 0 || n->base != n || f->cloned[n->id] || f->keep[n->id] || !is_light(n)) continue;
         const wf_shape *space = &f->unit[home]->space;
         if (wf_shape_count(&n->shape) == wf_space_rows(space) * wf_space_cols(space)) WF_TRY(consider(f, n));
+    }
+    return WF_OK;
+}
+
+/* A repeated result may bring its operand to a group that did not read it: then that operand is looked at again. */
+wf_status wf_repeat_cheap(wf_fuser *f) {
+    for (int passes = 0, before = -1; passes < MOST_PASSES && before != f->n_repeat; passes++) {
+        before = f->n_repeat;
+        WF_TRY(pass(f));
     }
     return WF_OK;
 }
