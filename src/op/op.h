@@ -201,6 +201,10 @@ wf_node *wf_attention_plain(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, con
  * (2i,2i+1) or halves (i, i+r/2). Linear in x; its derivative rotates back. */
 wf_node *wf_rotate(wf_graph *g, wf_node *x, wf_node *angle, bool interleaved);
 
+/* turn.c: z = x - 2 (x.u) u, then interleaved pairs of z turned by learned angles [L,r/2], in one pass with one backward pass.
+ * u [d], a unit vector without derivative, or NULL: no reflection. x [B,L,H,d], d at most 1024. */
+wf_node *wf_turn_by(wf_graph *g, wf_node *x, wf_node *angle, wf_node *u);
+
 /* ---- linear_scan.c: chunkwise linear attention, forward and backward ---- */
 /* S_t = decay_t S_{t-1} + k_t v_t^T, o_t = q_t S_t. q,k [B,L,H,d], v [B,L,H,e], decay [B,L,H] in (0,1] or NULL (1),
  * state [B,H,d,e] at entry or NULL (0). Result o [B,L,H,e]; wf_output(o,1): state after the last position.

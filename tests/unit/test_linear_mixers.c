@@ -392,6 +392,25 @@ static void lrpe_depends_on_distance_alone(void **state) {
     }
 }
 
+static wf_node *build_turn(wf_graph *g, wf_node **x, void *ctx) {
+    const wf_tensor *u = ctx;
+    return wf_turn_by(g, x[0], x[1], u ? wf_cast(g, wf_leaf(g, (wf_tensor *)(uintptr_t)u, "u"), WF_F64) : NULL);
+}
+
+static void turning_has_its_derivatives(void **state) {
+    for (int64_t d = 2; d < 40; d += 11) {
+        wf_model *m = part_of("position", "lrpe", d, false, 0);
+        for (int reflect = 0; reflect < 2; reflect++) {
+            gc_case c = {.name = "turn", .build = build_turn, .n = 2, .seed = 3, .second = true};
+            c.shape[0] = WF_SHAPE(2, 3, 2, d);
+            c.shape[1] = WF_SHAPE(3, d / 2);
+            c.ctx = reflect ? wf_model_param(m, "u")->value : NULL;
+            assert_true(gc_check(&c));
+        }
+        wf_model_free(m);
+    }
+}
+
 /* ---- DiagAttention ---- */
 
 static void blocks_do_not_see_each_other(void **state) {
@@ -752,6 +771,7 @@ int main(void) {
         cmocka_unit_test(flow_follows_a_permutation),
         cmocka_unit_test(cross_flow_needs_its_context),
         cmocka_unit_test(lrpe_depends_on_distance_alone),
+        cmocka_unit_test(turning_has_its_derivatives),
         cmocka_unit_test(blocks_do_not_see_each_other),
         cmocka_unit_test(a_hidden_tail_leaves_softmax_attention),
         cmocka_unit_test(diag_attends_to_the_nearest),

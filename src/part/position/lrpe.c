@@ -28,17 +28,6 @@ static wf_status setup(wf_module *m) {
     return !o->reflect || wf_declare(m, "u", WF_SHAPE(d), (wf_init){WF_INIT_DIRECTION, 1}, fixed) ? WF_OK : WF_ENOMEM;
 }
 
-static wf_node *turn(wf_build *b, wf_node *z, wf_node *u, wf_node *angle) {
-    wf_graph *g = b->g;
-    if (!z) return NULL;
-    wf_dtype t = z->dtype;
-    if (u) {
-        wf_node *along = wf_sum(g, wf_mul(g, z, u), 1u << 3, true);
-        z = wf_as(b, wf_sub(g, z, wf_mul(g, wf_mul_c(g, along, 2), u)), t);
-    }
-    return wf_rotate(g, z, angle, true);
-}
-
 static wf_status rotate(wf_build *b, wf_module *m, wf_node **q, wf_node **k) {
     wf_node *x = *q ? *q : *k;
     if (!x) return WF_EINVAL;
@@ -46,8 +35,8 @@ static wf_status rotate(wf_build *b, wf_module *m, wf_node **q, wf_node **k) {
     wf_node *theta = wf_use(b, m, "theta"), *u = wf_use_or_null(b, m, "u");
     wf_node *t = wf_positions(b, b->compute == WF_F64 ? WF_F64 : WF_F32, x->shape.dim[1]);
     wf_node *angle = t ? wf_mul(g, wf_unsqueeze(g, t, 1), theta) : NULL;
-    if (*q) *q = turn(b, *q, u, angle);
-    if (*k) *k = turn(b, *k, u, angle);
+    if (*q) *q = wf_turn_by(g, *q, angle, u);
+    if (*k) *k = wf_turn_by(g, *k, angle, u);
     return angle ? WF_OK : WF_EINVAL;
 }
 
