@@ -40,6 +40,8 @@ typedef struct wf_heads {
 wf_status wf_heads_setup(wf_module *m, const wf_heads_opt *o);
 /* Queries of x, keys and values of `source` (x itself for self-attention), normed and turned, in b->compute. */
 wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v);
+/* The queries alone, before l2 norm and positions. */
+wf_node *wf_heads_queries(wf_build *b, wf_module *m, wf_node *x);
 /* Attention over this build's keys, and in the step form over those before (cached): o [B,L,H,d]. `s` says score, normaliser,
  * scale, dropout; causality, window (0: none), lengths, bias by position are filled in here. */
 wf_node *wf_heads_attend(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_node *v, wf_attention_spec *s, int64_t window);
