@@ -268,6 +268,43 @@ static void one_pair_of_buckets_is_dense(void **state) {
     }
 }
 
+/* ---- linformer ---- */
+
+/* Shortening before the linears, as the part does where it can, against the definition. */
+static void shortening_commutes_with_linears(void **state) {
+    wf_tensor *lengths = wf_tensor_new(WF_I32, WF_SHAPE(2));
+    wf_tensor_set(lengths, 0, 5);
+    wf_tensor_set(lengths, 1, 9);
+    for (int padded = 0; padded < 2; padded++) {
+        wf_model *b = part_of("mixer", "{name: linformer, heads: 2, k: 4}", 12, false, 11);
+        stir(b, 0.4);
+        wf_tensor *x = rn_random(WF_F32, WF_SHAPE(2, 9, 12), 3, 0);
+        run_spec o = {.lengths = padded ? lengths : NULL};
+        wf_tensor *y = run_forward(b, x, &o);
+        wf_graph *g = wf_graph_open();
+        wf_build build;
+        wf_build_start(&build, g);
+        if (padded) build.lengths = wf_leaf(g, lengths, "lengths");
+        wf_node *in = wf_leaf(g, x, "x"), *q, *k, *v, *keep = wf_keep_mask(&build, in);
+        assert_int_equal(wf_heads_project(&build, b->root, in, in, &q, &k, &v), WF_OK);
+        wf_node *kv[2] = {k, v};
+        for (int i = 0; i < 2; i++)
+            kv[i] = wf_reshape(
+                g,
+                wf_linformer_shorten(g, wf_use(&build, b->root, i ? "F" : "E"), wf_reshape(g, kv[i], WF_SHAPE(2, 9, 12)), keep),
+                WF_SHAPE(2, 4, 2, 6));
+        wf_tensor *z = rn_run(g, wf_heads_merge(&build, b->root, wf_attention(g, q, kv[0], kv[1], NULL)));
+        assert_close(y, z, 1e-5, "linformer");
+        wf_build_end(&build);
+        wf_graph_free(g);
+        wf_tensor_free(x);
+        wf_tensor_free(y);
+        wf_tensor_free(z);
+        wf_model_free(b);
+    }
+    wf_tensor_free(lengths);
+}
+
 /* ---- performer ---- */
 
 /* Mean |f(q).f(k) - exp(q.k/sqrt(d))| over pairs of fixed q, k and several projections of M rows */
@@ -532,6 +569,7 @@ int main(void) {
         cmocka_unit_test(padding_does_not_matter),
         cmocka_unit_test(full_patterns_are_softmax_attention),
         cmocka_unit_test(one_pair_of_buckets_is_dense),
+        cmocka_unit_test(shortening_commutes_with_linears),
         cmocka_unit_test(the_estimate_improves_with_features),
         cmocka_unit_test(rows_are_orthogonal_in_blocks),
         cmocka_unit_test(the_projection_is_redrawn_in_training),

@@ -82,9 +82,14 @@ static wf_node *unit(wf_build *b, wf_node *x, wf_node *tau) {
     return wf_as(b, y, b->compute);
 }
 
+wf_node *wf_heads_queries(wf_build *b, wf_module *m, wf_node *x) {
+    const wf_heads *h = m->data;
+    return split(b, h, wf_apply(b, h->q, x), h->H, h->q_norm);
+}
+
 wf_status wf_heads_split(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v) {
     const wf_heads *h = m->data;
-    *q = split(b, h, wf_apply(b, h->q, x), h->H, h->q_norm);
+    *q = wf_heads_queries(b, m, x);
     *k = split(b, h, wf_apply(b, h->k, source), h->K, h->k_norm);
     *v = split(b, h, wf_apply(b, h->v, source), h->K, NULL);
     if (!*q || !*k || !*v) return WF_EINVAL;

@@ -45,6 +45,8 @@ wf_status wf_heads_setup_with(wf_module *m, const wf_heads_opt *o, const char *p
 wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v);
 /* The same before positions: for mixers that turn later, or not all tokens alike. */
 wf_status wf_heads_split(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v);
+/* The queries alone, before l2 norm and positions. */
+wf_node *wf_heads_queries(wf_build *b, wf_module *m, wf_node *x);
 /* Attention over this build's keys, and in the step form over those before (cached): o [B,L,H,d]. `s` says score, normaliser,
  * scale, dropout; causality, window (0: none), lengths, bias by position are filled in here. */
 wf_node *wf_heads_attend(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_node *v, wf_attention_spec *s, int64_t window);

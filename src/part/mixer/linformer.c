@@ -8,6 +8,7 @@
 #include "part/mixer/sparse.h"
 
 #include <math.h>
+#include <string.h>
 
 typedef struct options {
     wf_heads_opt heads;
@@ -49,6 +50,28 @@ static wf_node *shorten(wf_build *b, wf_module *m, const char *name, wf_node *x,
     return y ? wf_reshape(b->g, y, WF_SHAPE(B, y->shape.dim[1], H, d)) : NULL;
 }
 
+/* E^T (x W^T + 1 b^T) = (E^T x) W^T + (E^T 1) b^T: a dense linear needs k rows only, where nothing stands between it and E. */
+static wf_node *shorten_first(wf_build *b, wf_module *m, const char *name, wf_module *linear, wf_node *x, wf_node *keep) {
+    const wf_heads *h = m->data;
+    wf_graph *g = b->g;
+    wf_node *E = wf_as(b, wf_use(b, m, name), b->compute), *bias = wf_use_or_null(b, linear, "bias");
+    int64_t L = x->shape.dim[1];
+    x = wf_linformer_shorten(g, E, wf_as(b, x, b->compute), keep);
+    wf_node *y = wf_project(b, x, wf_use(b, linear, "weight"), NULL);
+    if (!y) return NULL;
+    int64_t B = y->shape.dim[0], k = y->shape.dim[1];
+    if (bias) {
+        wf_node *ones = keep ? wf_unsqueeze(g, wf_cast(g, keep, E->dtype), 2) : wf_fill(g, E->dtype, WF_SHAPE(1, L, 1), 1);
+        wf_node *sums = wf_linformer_shorten(g, E, ones, NULL); /* [B,k,1] or [1,k,1] */
+        y = wf_add(g, y, wf_mul(g, sums, wf_as(b, bias, b->compute)));
+    }
+    return wf_reshape(g, y, WF_SHAPE(B, k, h->K, h->d));
+}
+
+static bool plain_keys(const wf_heads *h) {
+    return !h->k_norm && !h->position->part->rotate && !strcmp(h->k->part->name, "dense") && !strcmp(h->v->part->name, "dense");
+}
+
 static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     const options *o = m->opt;
     wf_node *q, *k, *v, *E = wf_use(b, m, "E"), *weights = NULL;
@@ -61,10 +84,19 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     }
     if (b->score_bias)
         return wf_refuse(b, m, "has no scores between tokens, so masks of any form cannot be applied; take softmax");
-    if (wf_heads_project(b, m, x, x, &q, &k, &v) != WF_OK) return NULL;
+    const wf_heads *h = m->data;
+    const char *F = o->share_kv ? "E" : "F";
     wf_node *keep = wf_keep_mask(b, x);
-    k = shorten(b, m, "E", k, keep);
-    v = shorten(b, m, o->share_kv ? "E" : "F", v, keep);
+    if (plain_keys(h)) {
+        if (!(q = wf_heads_queries(b, m, x))) return NULL;
+        k = shorten_first(b, m, "E", h->k, x, keep);
+        v = shorten_first(b, m, F, h->v, x, keep);
+        wf_tap(b, m, "q", q);
+    } else {
+        if (wf_heads_project(b, m, x, x, &q, &k, &v) != WF_OK) return NULL;
+        k = shorten(b, m, "E", k, keep);
+        v = shorten(b, m, F, v, keep);
+    }
     wf_node *y = b->plain ? wf_attention_plain(b->g, q, k, v, NULL, &weights) : wf_attention(b->g, q, k, v, NULL);
     wf_tap(b, m, "weights", weights);
     return wf_heads_merge(b, m, y);

@@ -14,6 +14,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { MOST_ROUNDS = 64 };
+
 /* ---- the formula ---- */
 
 int64_t wf_lsh_buckets(int64_t L, int64_t bucket) {
@@ -76,11 +78,11 @@ static wf_node *take_rows(wf_graph *g, wf_node *x, wf_node *at, const sorted *o)
     return wf_reshape(g, y, WF_SHAPE(o->B * o->H, R, 1, w));
 }
 
-/* Where position l of round r of head h lies among the sorted rows [B H N]: int32 [B,L,H] */
-static wf_node *row_of_position(wf_graph *g, const sorted *o, int64_t r) {
-    wf_node *p = wf_permute(g, wf_squeeze(g, wf_slice(g, wf_slice(g, o->place, 2, r, 1), 3, 0, o->L), 2), (int[]){0, 2, 1});
-    p = wf_add(g, wf_add_c(g, p, (double)(r * o->P)), coordinate(g, o->H, 2, 3, (double)o->N));
-    return wf_cast(g, wf_add(g, p, coordinate(g, o->B, 0, 3, (double)(o->H * o->N))), WF_I32);
+/* Where position l of round r of head h lies among the sorted rows [B H N]: int32 [n,B,L,H] */
+static wf_node *rows_of_positions(wf_graph *g, const sorted *o) {
+    wf_node *p = wf_permute(g, wf_slice(g, o->place, 3, 0, o->L), (int[]){2, 0, 3, 1});
+    p = wf_add(g, wf_add(g, p, coordinate(g, o->n, 0, 4, (double)o->P)), coordinate(g, o->H, 3, 4, (double)o->N));
+    return wf_cast(g, wf_add(g, p, coordinate(g, o->B, 1, 4, (double)(o->H * o->N))), WF_I32);
 }
 
 /* How often each token meets itself: once a round, and again where the last chunk of the round before has it, if chunks see
@@ -199,17 +201,17 @@ static wf_node *attend(wf_graph *g, wf_node *qk, wf_node *v, const sorted *o, wf
 
 wf_node *wf_lsh_attention(wf_graph *g, wf_node *qk, wf_node *v, const wf_lsh *s, wf_node **buckets) {
     sorted o;
-    wf_node *lse = NULL, *part[64], *size[64];
+    wf_node *lse = NULL, *size[MOST_ROUNDS];
     if (!qk || !v || !s->rotations || !sort(g, qk, s, &o)) return NULL;
     if (buckets) *buckets = wf_slice(g, o.bucket, 3, 0, o.L);
     wf_node *y = attend(g, qk, v, &o, &lse);
     if (!y) return NULL;
     int64_t e = v->shape.dim[3], rows = o.B * o.H * o.N;
+    wf_node *row = rows_of_positions(g, &o), *parts = wf_gather(g, wf_reshape(g, y, WF_SHAPE(rows, e)), row),
+            *sizes = wf_gather(g, wf_reshape(g, lse, WF_SHAPE(rows, 1)), row); /* [n,B,L,H,e], [n,B,L,H,1] */
     wf_node *self = wf_add_c(g, wf_log(g, meetings(g, &o, qk->dtype)), s->self), *most = self;
     for (int64_t r = 0; r < o.n; r++) {
-        wf_node *row = row_of_position(g, &o, r);
-        part[r] = wf_gather(g, wf_reshape(g, y, WF_SHAPE(rows, e)), row);
-        size[r] = wf_gather(g, wf_reshape(g, lse, WF_SHAPE(rows, 1)), row); /* [B,L,H,1] */
+        size[r] = wf_squeeze(g, wf_slice(g, sizes, 0, r, 1), 0);
         most = wf_max(g, most, size[r]);
     }
     most = wf_stop_gradient(g, most);
@@ -217,7 +219,7 @@ wf_node *wf_lsh_attention(wf_graph *g, wf_node *qk, wf_node *v, const wf_lsh *s,
     for (int64_t r = 0; r < o.n; r++) {
         wf_node *w = wf_exp(g, wf_sub(g, size[r], most));
         sum = wf_add(g, sum, w);
-        o_sum = wf_add(g, o_sum, wf_mul(g, part[r], w));
+        o_sum = wf_add(g, o_sum, wf_mul(g, wf_squeeze(g, wf_slice(g, parts, 0, r, 1), 0), w));
     }
     return wf_div(g, o_sum, sum);
 }
@@ -235,7 +237,7 @@ static const wf_option table[] = {
     {"heads", WF_OPT_INT, offsetof(options, heads), "0", 0, 4096, NULL, "heads; 0: one for every 64 channels, at least one"},
     {"head_dim", WF_OPT_INT, offsetof(options, head_dim), "0", 0, 4096, NULL, "channels of a head; 0: width / heads"},
     {"bucket_size", WF_OPT_INT, offsetof(options, bucket), "64", 1, 1 << 20, NULL, "tokens of a bucket (and of a chunk), c"},
-    {"n_hashes", WF_OPT_INT, offsetof(options, hashes), "8", 1, 64, NULL, "rounds of hashing, n"},
+    {"n_hashes", WF_OPT_INT, offsetof(options, hashes), "8", 1, MOST_ROUNDS, NULL, "rounds of hashing, n"},
     {"attend_across_buckets", WF_OPT_BOOL, offsetof(options, across), "true", 0, 0, NULL, "chunks see other buckets"},
     {"allow_duplicates", WF_OPT_BOOL, offsetof(options, duplicates), "true", 0, 0, NULL,
      "pairs that meet in several rounds count so often; false: once, which costs a matrix of all chunks' scores"},
