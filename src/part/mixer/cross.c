@@ -68,4 +68,6 @@ const wf_part wf_mixer_cross = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q",
+    .writers = "o",
 };
