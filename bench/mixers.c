@@ -32,7 +32,7 @@ static const contender table[] = {
     {"diag-attention", "{name: diag-attention, heads: 6}", true},
     {"performer", "{name: performer, heads: 6}", true},
     {"lsh", "{name: lsh, heads: 6}", true},
-    {"simplified-linear", "{name: simplified-linear, heads: 6}", false},
+    {"simplified-linear", "{name: simplified-linear, heads: 6, height: %d, width: %d}", false},
     {"linformer", "{name: linformer, heads: 6}", false},
     {"longformer", "{name: longformer, heads: 6}", false},
     {"bigbird", "{name: bigbird, heads: 6}", false},
@@ -72,7 +72,10 @@ static wf_tensor *noise(wf_shape s, uint64_t stream) {
 }
 
 static wf_model *make(const contender *c, int64_t L) {
-    wf_value *spec = wf_yaml_parse(c->spec, strlen(c->spec), "bench");
+    char text[160];
+    int side = (int)(sqrt((double)L) + 0.5); /* of a grid of tokens, for those that need one */
+    snprintf(text, sizeof text, c->spec, side, side);
+    wf_value *spec = wf_yaml_parse(text, strlen(text), "bench");
     wf_model *m = spec ? wf_model_of_part("mixer", spec, WIDTH, WIDTH, c->causal, L, 1) : NULL;
     wf_value_free(spec);
     return m;

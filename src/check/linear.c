@@ -1,6 +1,6 @@
 /* linear.c: cases of linear and block-wise mixers: Flowformer (02), TransNormer (09), SLAB's simplified linear attention (18). */
 #include "check/case.h"
-#include "part/mixer/transnormer.h"
+#include "part/norm/norm.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -318,6 +318,7 @@ static const wf_name_map names_sla = {"simplified linear attention", "", sla_rul
 static wf_status simplified_linear(wf_case *c) {
     int64_t D, H, kernel, h, w;
     double eps;
+    const char *path, *order;
     const wf_st_entry *x = wf_case_entry(c, "in.x");
     if (!x) return WF_EFORMAT;
     if (x->shape.rank != 3) return wf_case_fail(c, "in.x must be [B,N,C]");
@@ -326,6 +327,8 @@ static wf_status simplified_linear(wf_case *c) {
     WF_TRY(wf_case_int(c, "heads", 1, &H));
     WF_TRY(wf_case_int(c, "dwc_kernel", 5, &kernel));
     WF_TRY(wf_case_real(c, "eps", 1e-6, &eps));
+    WF_TRY(wf_case_text(c, "path", "auto", &path)); /* both orders give the same */
+    order = !strncmp(path, "kv", 2) ? "kv_first" : !strncmp(path, "qk", 2) ? "qk_first" : "auto";
     h = w = (int64_t)(sqrt((double)N) + 0.5);
     if (wf_case_key(c, "window")) WF_TRY(wf_case_pair(c, "window", &h, &w));
     if (h * w != N)
@@ -334,8 +337,8 @@ static wf_status simplified_linear(wf_case *c) {
     wf_model *m = wf_case_part(c, "mixer",
                                wf_arena_format(c->arena,
                                                "{name: simplified-linear, heads: %lld, kernel: %lld, eps: %.17g, height: %lld, "
-                                               "width: %lld, qkv_bias: %s, out_bias: %s}",
-                                               (long long)H, (long long)kernel, eps, (long long)h, (long long)w,
+                                               "width: %lld, order: %s, qkv_bias: %s, out_bias: %s}",
+                                               (long long)H, (long long)kernel, eps, (long long)h, (long long)w, order,
                                                yes(wf_case_has(c, "param.qkv.bias")), yes(wf_case_has(c, "param.proj.bias"))),
                                D, D, false, N, &names_sla);
     if (!m) return WF_EINVAL;
@@ -350,7 +353,7 @@ const wf_adapter wf_adapters_linear[] = {
     {"mixer.norm-attention", norm_attention, "B L D"},
     {"mixer.diag-attention", diag_attention, "B L D"},
     {"block.transnormer", transnormer, "B L D"},
-    {"mixer.simplified-linear-attention", simplified_linear, "B N C path"},
+    {"mixer.simplified-linear-attention", simplified_linear, "B N C"},
     {0},
 };
 /* clang-format on */

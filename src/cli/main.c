@@ -27,6 +27,7 @@ static const wf_verb verbs[] = {
     {"check", wf_cmd_check, "compare a part with a golden case made by its authors' code"},
     {"bench", wf_cmd_bench, "speed and memory of a recipe or a model on this machine"},
     {"reproduce", wf_cmd_reproduce, "what the papers claim, trained small and judged"},
+    {"probe", wf_cmd_probe, "what goes on inside a model: stream, gradients, attention entropy, spectral norms"},
     {"data", wf_cmd_data, "what a task's data is, and samples of it"},
 };
 enum { n_verbs = sizeof verbs / sizeof *verbs };

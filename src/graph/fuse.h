@@ -124,6 +124,7 @@ typedef struct wf_builder {
     int n_mem, cap_mem;
     int *value_of; /* by member, parallel to unit->member; -1 */
     bool *wanted;  /* by member */
+    bool woven;    /* the last two row axes changed places */
     wf_node **in, **out;
     int n_in, n_out, cap_in;
     bool failed; /* out of memory */

@@ -68,7 +68,6 @@ static int mem_new(wf_builder *b, int slot, bool output, const wf_node *x, const
 
 /* x in memory; views of the same elements are one value. */
 static int read_memory(wf_builder *b, wf_node *x, const int64_t *stride) {
-    int slot = slot_of(b, x);
     for (int i = 0; i < b->n_value; i++) {
         const wf_value *v = &b->value[i];
         if (v->code != WF_ROW_NONE) continue;
@@ -76,7 +75,7 @@ static int read_memory(wf_builder *b, wf_node *x, const int64_t *stride) {
         if (y->base == x->base && y->offset == x->offset && wf_same_strides(&b->space, b->mem[v->mem].stride, stride)) return i;
     }
     wf_value v = blank;
-    v.mem = mem_new(b, slot, false, x, stride);
+    v.mem = mem_new(b, slot_of(b, x), false, x, stride);
     v.narrow = b->space.dim[b->space.rank - 1] == 1 || stride[b->space.rank - 1] == 0;
     return wf_value_new(b, &v);
 }

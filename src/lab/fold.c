@@ -1,30 +1,22 @@
 /* fold.c: folding through the transform room, in memory. */
 #include "lab/fold.h"
-
 #include "transform/transform.h"
 
-#include <string.h>
+#include <math.h>
 
-static bool has_folding_norm(const wf_module *m) {
-    if (!strcmp(m->part->slot, "norm") && m->part->fold) return true;
-    for (int i = 0; i < m->n_child; i++)
-        if (has_folding_norm(m->child[i])) return true;
-    return false;
-}
-
-bool wf_fold_known(const wf_model *m) {
-    return has_folding_norm(m->root);
-}
-
-wf_model *wf_fold_copy(const wf_model *m, double *change) {
-    wf_transform_report r = {0};
+wf_status wf_fold_copy(wf_model *m, wf_model **out, double *change) {
+    wf_transform_report report = {0};
     wf_transform_figures f = {0};
-    wf_model *folded = wf_fold(m, NULL, &r);
-    if (folded && wf_transform_compare((wf_model *)(uintptr_t)m, folded, 1, &f) != WF_OK) {
-        wf_model_free(folded);
-        folded = NULL;
+    *change = NAN;
+    *out = wf_fold(m, NULL, &report);
+    wf_transform_report_free(&report);
+    if (!*out) return WF_EUNSUPPORTED;
+    wf_status s = wf_transform_compare(m, *out, 1, &f);
+    if (s == WF_OK) {
+        *change = f.largest > 0 ? f.difference / f.largest : f.difference;
+        return WF_OK;
     }
-    *change = f.largest > 0 ? f.difference / f.largest : f.difference;
-    wf_transform_report_free(&r);
-    return folded;
+    wf_model_free(*out);
+    *out = NULL;
+    return s;
 }

@@ -57,6 +57,7 @@ static wf_status setup(wf_module *m) {
                                                : "classes");
     wf_init init = {WF_INIT_NORMAL, o->embed_std};
     m->in = m->out = D;
+    m->opaque = o->inputs > 1; /* products of features */
     m->model->max_length = o->length + has_class_token(o);
     WF_TRY(wf_stack_prepare(m, &o->stack, WF_INIT_NORMAL));
     if (!wf_declare(m, "embed.weight", WF_SHAPE(o->vocab, D), init, 0)) return WF_ENOMEM;
@@ -159,4 +160,6 @@ const wf_part wf_model_classifier = {
     .bidirectional_ok = true,
     .setup = setup,
     .forward = forward,
+    .readers = "head",
+    .writers = "embed.weight class_token position.table",
 };

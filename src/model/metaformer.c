@@ -359,4 +359,5 @@ const wf_part wf_model_metaformer = {
     .bidirectional_ok = true,
     .setup = setup,
     .forward = forward,
+    .readers = "head",
 };

@@ -106,4 +106,5 @@ const wf_part wf_model_stack = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "head",
 };

@@ -137,6 +137,9 @@ typedef struct wf_conv_spec {
 wf_node *wf_conv1d(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias, const wf_conv_spec *s); /* [B,C,L], [O,C/groups,k] */
 wf_node *wf_conv2d(wf_graph *g, wf_node *x, wf_node *w, wf_node *bias,
                    const wf_conv_spec *s); /* [B,C,H,W], [O,C/groups,kh,kw] */
+/* depthwise.c: a kernel for each channel, channels last, zeros around, the same size out: x [B,Y,X,C] float32 or float64,
+ * w [ky,kx,c], odd ky and kx, c a divisor of C: channel j has kernel j mod c (heads share one). */
+wf_node *wf_depthwise_conv(wf_graph *g, wf_node *x, wf_node *w);
 /* Pooling over the last 1 or 2 axes of [B,C,L] / [B,C,H,W]. mean: count_pad says whether padding counts in the divisor. */
 typedef struct wf_pool_spec {
     int axes; /* 1 or 2 */
@@ -166,6 +169,8 @@ typedef struct wf_attention_spec {
     double scale;                        /* 0: 1/sqrt(d) */
     bool causal;                         /* key j visible to query i when j <= i + first, first = S - L or *q_start */
     int64_t window_back, window_forward; /* 0: unlimited; back w: j > i + first - w; forward w: j < i + first + w */
+    int64_t window_block; /* > 1: windows count from the first (back) and the last (forward) of the query's block of so many
+                             positions, all of which then see the same keys */
     wf_normaliser normaliser;
     wf_score score;
     double score_bias; /* added to the scaled score before a sigmoid */
@@ -175,8 +180,16 @@ typedef struct wf_attention_spec {
         *offsets_k;  /* int32 [N+1]: packed batches, then B = 1 and sequence n is rows offsets[n]..offsets[n+1] */
     wf_node *slopes; /* [H]: score -= slope_h * |i + first - j| (ALiBi) */
     wf_node *bias;   /* additive, broadcastable to [B,H,L,S]; has a gradient */
-    double dropout;  /* on the normalised weights; counted by (b, h, i, j), independent of threads */
-    wf_node *seed;   /* int32[4], as wf_uniform */
+    /* Patterns: keys that are no interval. Not with offsets or score functions. */
+    wf_node
+        *globals; /* int32 [G], different keys: every query sees them whatever the windows say (not before causal, lengths) */
+    wf_node *tags_q, *tags_k; /* int32 [B,L], [B,S]: key visible when its tag is not negative and ..                      */
+    bool tags_before;         /* .. below the query's (true), or another than the query's (false)                       */
+    int64_t block;  /* > 0 (BigBird, L = S): blocks of so many positions. Block r sees the first, the last, itself and */
+    wf_node *links; /* its neighbours, and links[h, r-1, :] (int32 [H, n-2 or more, R], < 0: none; NULL: none); the first
+                                 and the last of the n blocks see everything */
+    double dropout; /* on the normalised weights; counted by (b, h, i, j), independent of threads */
+    wf_node *seed;  /* int32[4], as wf_uniform */
     uint64_t stream;
 } wf_attention_spec;
 /* q [B,L,H,d], k [B,S,K,d], v [B,S,K,e], K divides H (head h reads kv head h*K/H). Result o [B,L,H,e];
@@ -193,6 +206,12 @@ wf_node *wf_rotate(wf_graph *g, wf_node *x, wf_node *angle, bool interleaved);
  * state [B,H,d,e] at entry or NULL (0). Result o [B,L,H,e]; wf_output(o,1): state after the last position.
  * A denominator is one more column of ones in v. */
 wf_node *wf_linear_scan(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, wf_node *decay, wf_node *state);
+
+/* ---- orthogonal.c: random rows for feature maps ---- */
+/* rows x d: blocks of d orthogonal random rows, each as long as an independent vector of d standard normal numbers. */
+void wf_orthogonal_rows(float *w, int64_t rows, int64_t d, wf_rng *r);
+/* w float32 [rows,d], drawn anew (wf_orthogonal_rows) in every `every`-th step but the first, w itself in all others. No gradient. */
+wf_node *wf_orthogonal_redraw(wf_graph *g, wf_node *w, wf_node *seed, int64_t every, uint64_t stream);
 
 /* Helper for fused operators: build the vjp of node n by differentiating an equivalent composition of small operators.
  * `compose` rebuilds n's outputs from inputs; gives second order for free. */

@@ -216,6 +216,7 @@ static wf_node *extremum(wf_graph *g, const wf_op *op, wf_node *x, unsigned axes
             kept.dim[i] = 1;
             order[k++] = i;
         }
+    if (n == 1) return keep ? x : drop_axes(g, x, axes);
     merged.dim[merged.rank++] = n;
     if (axes != 1u << (rank - 1)) x = wf_reshape(g, wf_permute(g, x, order), merged);
     wf_node *y = wf_node_new(g, op, &x, 1, NULL);

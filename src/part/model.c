@@ -133,6 +133,10 @@ static void init_whole(float *x, int64_t n, const wf_init *init, wf_rng *r) {
 static void init_param(wf_param *p, uint64_t seed) {
     wf_rng r = {seed, wf_hash(p->name, strlen(p->name), 0), 0};
     int64_t n = wf_tensor_count(p->value);
+    if (p->fill) {
+        p->fill(p->value, &r, p->fill_ctx);
+        return;
+    }
     if (p->value->dtype != WF_F32) {
         for (int64_t i = 0; i < n; i++) wf_tensor_set(p->value, i, draw(&p->init, &r));
         return;

@@ -46,6 +46,9 @@ typedef struct wf_param {
     wf_init init;
     uint32_t flags;
     int uses; /* modules that share it */
+    /* First numbers that are no independent draws of `init` (orthogonal rows, random lists): set after declaring, else NULL. */
+    void (*fill)(wf_tensor *t, wf_rng *r, const void *ctx);
+    const void *fill_ctx;
 } wf_param;
 
 /* ---- a module ---- */
@@ -63,7 +66,8 @@ struct wf_module {
     const char **param_name; /* local names ("weight"), pair with param */
     wf_module *parent;
     const void
-        *args; /* what the parent hands over beside options: wf_linear_args, wf_sublayer_args, wf_stack_opt; may be NULL */
+        *args;   /* what the parent hands over beside options: wf_linear_args, wf_sublayer_args, wf_stack_opt; may be NULL */
+    bool opaque; /* set in setup: with these options `readers` and `writers` of the part do not hold */
 };
 
 /* One registration struct per part; the table of all is src/part/catalogue.c (model parts: src/model/). */
@@ -97,8 +101,8 @@ struct wf_part {
     wf_status (*fold_bias)(const wf_module *m, float *bias);
     /* For transforms of finished models (src/transform). Space-separated names of what is inside the part.
      * readers: the children of slot linear that read x, the part's input: they and nothing else, each of them x itself and all
-     *   of it. What scales x can then be put into them. Mixers of wf_heads: "q k v"; mlp: "up"; swiglu, geglu: "gate up". (With an
-     *   option `cross: true` they read something else, and transforms leave the part alone.)
+     *   of it. What scales x can then be put into them. Mixers of wf_heads: "q k v"; mlp: "up"; swiglu, geglu: "gate up".
+     *   Options under which this does not hold set wf_module.opaque in setup.
      * writers: the children of slot linear whose output is the part's output y: y is the sum of what they give and of nothing
      *   else, and an inner norm stands directly in front of them. Mixers of wf_heads: "o"; channel mixers: "down".
      * Of a model: readers read the final norm's output ("head"); writers put the first vectors of the stream, and are children
@@ -214,6 +218,7 @@ struct wf_build {
     wf_node *context_lengths; /* int32 [B]: valid positions of context, or NULL: all */
     bool no_dropout;          /* with train: statistics move, nothing is dropped (recalibration) */
     wf_build **handle;        /* what wf_build_handle gave out, or NULL */
+    bool tap_io;             /* the tap also gets "input" and "output" of every module that is applied */
 };
 void wf_build_start(wf_build *b, wf_graph *g);
 void wf_build_end(wf_build *b); /* before the graph is freed; after wf_grad where parts change state in their backward pass */

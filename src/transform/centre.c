@@ -11,7 +11,7 @@ static const char *start_why(const wf_edit *e) {
               *embed = wf_module_find((wf_module *)(uintptr_t)root, "embed_norm"),
               *patch = wf_module_find((wf_module *)(uintptr_t)root, "patch_out_norm");
     const char *fixed = wf_module_choice(root, "positions");
-    if (!root->part->writers) return "this model does not say what its stream starts from";
+    if (!wf_module_writers(root)) return "this model does not say what its stream starts from";
     if (position && position->part->forward && !wf_module_is(position, "position", "learned") &&
         !wf_module_is(position, "position", "none"))
         return "its positions are a fixed table with a mean of its own; learned, rope and alibi positions can be centred";

@@ -54,6 +54,10 @@ static wf_status add_norm(stream *s, wf_module *m) {
     if (k == KINDS)
         return refuse(m, "is %s; only layernorm, rmsnorm and crmsnorm can be converted into each other", m->part->name);
     wf_module_real(m, "eps", &eps);
+    int64_t divisor = 0;
+    if (wf_module_int(m, "divisor", &divisor) && divisor && divisor != m->in + 1)
+        return refuse(m, "divides by %lld, so its stream of %lld channels does not stand for one of %lld", (long long)divisor,
+                      (long long)m->in, (long long)m->in + 1);
     if (s->n_norm && ((int)s->is != k || s->eps != eps))
         return refuse(m, "is %s with eps %g, while %s is %s with eps %g: the norms of the stream must be alike", names[k], eps,
                       s->norm[0]->name, names[s->is], s->eps);
@@ -77,16 +81,15 @@ static wf_status add_branch(stream *s, wf_module *block, wf_module *m) {
     if (!in || wf_module_is(in, "norm", "none"))
         return refuse(
             m, "reads the stream without a norm (only placements with a norm in front of every sublayer can be converted)");
-    bool cross = false;
-    if (!m->part->readers || !m->part->writers || (wf_module_flag(m, "cross", &cross) && cross))
+    if (!wf_module_readers(m) || !wf_module_writers(m))
         return refuse(m, "%s.%s does not read and write the stream by linears alone, so its output cannot be centred",
                       m->part->slot, m->part->name);
     WF_TRY(add_norm(s, in));
     if (out && !wf_module_is(out, "norm", "none")) WF_TRY(add_norm(s, out));
     WF_TRY(add(&s->part, &s->n_part, &s->cap_part, m));
-    int n = wf_module_listed(m, m->part->readers, list, MAX_LISTED);
+    int n = wf_module_listed(m, wf_module_readers(m), list, MAX_LISTED);
     for (int i = 0; i < n; i++) WF_TRY(add(&s->reader, &s->n_reader, &s->cap_reader, list[i]));
-    n = wf_module_listed(m, m->part->writers, list, MAX_LISTED);
+    n = wf_module_listed(m, wf_module_writers(m), list, MAX_LISTED);
     for (int i = 0; i < n; i++) WF_TRY(add(&s->writer, &s->n_writer, &s->cap_writer, list[i]));
     return WF_OK;
 }
@@ -107,7 +110,7 @@ static wf_status find_stream(wf_edit *e, stream *s) {
         return refuse(root, "there is no final norm: the head reads the stream itself, mean and all");
     WF_TRY(add_norm(s, final));
     if (why) return refuse(root, "cannot be converted: %s", why);
-    int n = wf_module_listed(root, root->part->readers, list, MAX_LISTED);
+    int n = wf_module_listed(root, wf_module_readers(root), list, MAX_LISTED);
     if (!n) return refuse(root, "what the model makes of its final norm is not linear");
     for (int i = 0; i < n; i++) WF_TRY(add(&s->reader, &s->n_reader, &s->cap_reader, list[i]));
     return WF_OK;
@@ -152,13 +155,40 @@ static wf_status check_zero_mean(wf_edit *e, const stream *s) {
 static wf_status fix_sizes(wf_edit *e, const wf_module *m) {
     wf_module *r[MAX_LISTED];
     int64_t H, d, F;
-    if (!wf_module_listed(m, m->part->readers, r, MAX_LISTED)) return WF_OK;
+    if (!wf_module_listed(m, wf_module_readers(m), r, MAX_LISTED)) return WF_OK;
     if (wf_module_int(m, "hidden", &F)) WF_TRY(wf_edit_part(e, m->name, "{hidden: %lld}", (long long)r[0]->out));
     if (!wf_module_int(m, "heads", &H)) return WF_OK;
     if (H == 0) H = m->in / 64 > 0 ? m->in / 64 : 1; /* the mixers' default */
     bool given = wf_module_int(m, "head_dim", &d);
     return wf_edit_part(e, m->name, given ? "{heads: %lld, head_dim: %lld}" : "{heads: %lld}", (long long)H,
                         (long long)(r[0]->out / H));
+}
+
+static bool has_option(const wf_part *p, const char *name) {
+    for (const wf_option *o = p->options; o && o->name; o++)
+        if (!strcmp(o->name, name)) return true;
+    return false;
+}
+
+/* The same in the recipe's own entry, for topologies that compute with it (wide: heads of all layers side by side). */
+static wf_status fix_entry(wf_edit *e) {
+    const wf_value *old = wf_value_get(e->spec, "mixer"),
+                   *name = old && old->kind == WF_V_MAP ? wf_value_get(old, "name") : old;
+    const wf_part *p = wf_part_find("mixer", name && name->kind == WF_V_TEXT ? name->text : "softmax");
+    int64_t D = e->m->root->in, H = 0, d = 0;
+    if (!p || (old && old->kind == WF_V_LIST) || !has_option(p, "heads") || !has_option(p, "head_dim")) return WF_OK;
+    wf_value *map = old && old->kind == WF_V_MAP ? wf_value_copy(old) : wf_value_map();
+    const wf_value *heads = map ? wf_value_get(map, "heads") : NULL, *dim = map ? wf_value_get(map, "head_dim") : NULL;
+    wf_status s = !map ? WF_ENOMEM : name ? WF_OK : wf_value_set(map, "name", wf_value_text(p->name));
+    if (s == WF_OK && name && !wf_value_get(map, "name")) s = wf_value_set(map, "name", wf_value_copy(name));
+    if (s == WF_OK && heads) s = wf_value_int(heads, &H);
+    if (s == WF_OK && dim) s = wf_value_int(dim, &d);
+    if (H == 0) H = D / 64 > 0 ? D / 64 : 1;
+    if (s == WF_OK) s = wf_value_set(map, "heads", wf_value_number((double)H));
+    if (s == WF_OK) s = wf_value_set(map, "head_dim", wf_value_number((double)(d ? d : D / H)));
+    if (s == WF_OK) return wf_value_set(e->spec, "mixer", map);
+    wf_value_free(map);
+    return s;
 }
 
 /* Rows of x [n,D] cut to D-1 (shrink), or with -(their sum) appended. Columns likewise through step. */
@@ -239,6 +269,7 @@ static wf_status resize(wf_edit *e, const stream *s, bool shrink) {
     for (int i = 0; i < s->n_writer; i++) WF_TRY(resize_writer(e, s->writer[i], shrink));
     for (int i = 0; i < s->n_reader; i++) WF_TRY(resize_reader(e, s->reader[i], shrink));
     for (int i = 0; i < s->n_part; i++) WF_TRY(fix_sizes(e, s->part[i]));
+    WF_TRY(fix_entry(e));
     snprintf(width, sizeof width, "%lld", (long long)w);
     wf_edit_note(e, false, "width", "the stream has %lld channels instead of %lld", (long long)w, (long long)D);
     return wf_edit_option(e, "width", width);

@@ -174,9 +174,10 @@ static char *text_of(const wf_value *v) {
 }
 
 /* Put the change of path i into `map`: under its pattern with * when all that fit it change alike, else by itself. */
-static wf_status place_one(wf_edit *e, wf_value *all, int i, wf_value *map) {
+static wf_status place_one(wf_edit *e, wf_value *all, int i, wf_value *map, wf_value *done) {
     char star[256], other[256];
     wf_path_starred(all->key[i], star, sizeof star);
+    if (wf_value_get(done, star)) return WF_OK;
     char *mine = text_of(all->item[i]);
     int same = 0;
     for (int k = 0; mine && k < all->n; k++) {
@@ -188,7 +189,7 @@ static wf_status place_one(wf_edit *e, wf_value *all, int i, wf_value *map) {
     }
     bool whole = mine && same == count_members(e, star);
     wf_free(mine);
-    if (!mine) return WF_ENOMEM;
+    if (!mine || (whole && wf_value_set(done, star, wf_value_null()) != WF_OK)) return WF_ENOMEM;
     return wf_value_set(map, whole ? star : all->key[i], wf_value_copy(all->item[i]));
 }
 
@@ -210,13 +211,14 @@ static wf_status keep_old(const wf_edit *e, const wf_value *old, const wf_value 
 
 static wf_status write_parts(wf_edit *e) {
     if (!e->parts->n) return WF_OK;
-    wf_value *all = wf_value_map(), *map = wf_value_map();
-    wf_status s = all && map ? WF_OK : WF_ENOMEM;
+    wf_value *all = wf_value_map(), *map = wf_value_map(), *done = wf_value_map();
+    wf_status s = all && map && done ? WF_OK : WF_ENOMEM;
     for (int i = 0; i < e->parts->n && s == WF_OK; i++)
         s = wf_value_set(all, e->parts->key[i], laid_over(said(e, e->parts->key[i]), e->parts->item[i]));
     if (s == WF_OK) s = keep_old(e, wf_value_get(e->spec, "parts"), all, map);
-    for (int i = 0; i < e->parts->n && s == WF_OK; i++) s = place_one(e, all, i, map);
+    for (int i = 0; i < e->parts->n && s == WF_OK; i++) s = place_one(e, all, i, map, done);
     wf_value_free(all);
+    wf_value_free(done);
     if (s == WF_OK) return wf_value_set(e->spec, "parts", map);
     wf_value_free(map);
     return s;

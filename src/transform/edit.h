@@ -48,6 +48,9 @@ bool wf_module_flag(const wf_module *m, const char *option, bool *out);
 const char *wf_module_choice(const wf_module *m, const char *option);
 bool wf_module_is(const wf_module *m, const char *slot, const char *name); /* name NULL: any part of the slot */
 const char *wf_module_local(const wf_module *m);                           /* the last word of its path */
+/* The part's lists, NULL where they do not hold for this module. */
+const char *wf_module_readers(const wf_module *m);
+const char *wf_module_writers(const wf_module *m);
 /* Children that a space-separated list names, those that exist; at most `room`. */
 int wf_module_listed(const wf_module *m, const char *names, wf_module **out, int room);
 /* Every module of the tree, parents first. */

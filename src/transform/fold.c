@@ -48,12 +48,11 @@ static void linears_of(place *p, wf_module *m, bool writers) {
         p->why = "what reads it is no module beside it";
         return;
     }
-    const char *names = writers ? m->part->writers : m->part->readers;
-    bool cross = false;
+    const char *names = writers ? wf_module_writers(m) : wf_module_readers(m);
     int before = p->n;
     if (wf_module_is(m, "linear", NULL))
         p->linear[p->n++] = m;
-    else if (names && (writers || !wf_module_flag(m, "cross", &cross) || !cross))
+    else if (names)
         p->n += wf_module_listed(m, names, p->linear + p->n, MAX_LINEARS - p->n);
     if (p->n > before) return;
     p->n = 0;
@@ -74,7 +73,7 @@ static place place_of(const wf_module *norm) {
     if (!up) {
         p.why = "it stands alone";
     } else if (!strcmp(local, "final_norm") && !up->parent) {
-        p.n = wf_module_listed(up, up->part->readers, p.linear, MAX_LINEARS);
+        p.n = wf_module_listed(up, wf_module_readers(up), p.linear, MAX_LINEARS);
         if (!p.n) p.why = "what the model makes of it is not linear";
     } else if (!strcmp(local, "in_norm") && wf_module_is(up, "block", NULL)) {
         all_of_block(&p, up);
@@ -196,7 +195,8 @@ static wf_status leave_affine(wf_edit *e, wf_module *norm, const wf_split *s, co
     return wf_edit_part(e, norm->name, "{name: affine}");
 }
 
-static wf_status take_from(wf_edit *e, wf_module *norm, const wf_split *s, const place *p) {
+static wf_status take_from(wf_edit *e, wf_module *norm, const wf_split *s, const place *p, bool stream) {
+    const char *what = any(s->b, norm->in) ? "gain and bias" : "gain";
     char names[128];
     names_of(p, names, sizeof names);
     for (int i = 0; i < p->n; i++) WF_TRY(wf_fold_into(e, p->linear[i], p->before, s->a, s->b));
@@ -205,8 +205,10 @@ static wf_status take_from(wf_edit *e, wf_module *norm, const wf_split *s, const
     else if (s->whole)
         wf_edit_note(e, false, norm->name, "running statistics, gain and bias of %s into %s; its statistics of a token stay",
                      norm->part->name, names);
+    else if (stream)
+        wf_edit_note(e, false, norm->name, "%s into %s", what, names);
     else
-        wf_edit_note(e, false, norm->name, "gain and bias into %s; %s stays, its statistics are those of a token", names,
+        wf_edit_note(e, false, norm->name, "%s into %s; %s stays, its statistics are those of a token", what, names,
                      norm->part->name);
     return wf_edit_part(e, norm->name, "%s", s->rest);
 }
@@ -239,7 +241,7 @@ static wf_status fold_norm(wf_edit *e, wf_module *norm, void *ctx) {
             WF_TRY(wf_edit_untie(e));
     }
     const char *why = p.n ? unusable(e, norm, &p) : p.why;
-    if (!why) return take_from(e, norm, &s, &p);
+    if (!why) return take_from(e, norm, &s, &p, f->stream);
     if (s.whole) return leave_affine(e, norm, &s, why);
     wf_edit_note(e, true, norm->name, "gain and bias of %s stay: %s", norm->part->name, why);
     return WF_OK;

@@ -41,6 +41,14 @@ const char *wf_module_local(const wf_module *m) {
     return dot ? dot + 1 : m->name;
 }
 
+const char *wf_module_readers(const wf_module *m) {
+    return m->opaque ? NULL : m->part->readers;
+}
+
+const char *wf_module_writers(const wf_module *m) {
+    return m->opaque ? NULL : m->part->writers;
+}
+
 /* The next word of a space-separated list, moved past; NULL at its end. */
 static const char *next_word(const char **list, char *word, size_t size) {
     while (**list == ' ') ++*list;
@@ -70,7 +78,7 @@ wf_status wf_modules_each(wf_edit *e, wf_module *m, wf_module_visit visit, void 
 
 int wf_edit_starts(const wf_edit *e, wf_module **linear, const char **param, int room) {
     const wf_module *root = e->m->root;
-    const char *names = root->part->writers;
+    const char *names = wf_module_writers(root);
     char word[128];
     int n = 0;
     while (names && n < room && next_word(&names, word, sizeof word)) {

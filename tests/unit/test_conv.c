@@ -438,12 +438,60 @@ static void test_empty(void **s) {
     wf_tensor_free(wt);
 }
 
+/* ---- depthwise, channels last ---- */
+
+static wf_node *build_depthwise(wf_graph *g, wf_node **x, void *ctx) {
+    return wf_depthwise_conv(g, x[0], x[1]);
+}
+
+/* The same through conv2d: channels first, the kernel of a group repeated. */
+static wf_node *build_depthwise_plain(wf_graph *g, wf_node **x, void *ctx) {
+    const int64_t *d = x[0]->shape.dim, *k = x[1]->shape.dim, heads = d[3] / k[2];
+    wf_node *w = wf_reshape(g, wf_permute(g, x[1], (const int[]){2, 0, 1}), WF_SHAPE(1, k[2], 1, k[0], k[1]));
+    w = wf_reshape(g, wf_expand(g, w, WF_SHAPE(heads, k[2], 1, k[0], k[1])), WF_SHAPE(d[3], 1, k[0], k[1]));
+    wf_conv_spec s = {.pad_before = {k[0] / 2, k[1] / 2}, .pad_after = {k[0] / 2, k[1] / 2}, .groups = d[3]};
+    return wf_permute(g, wf_conv2d(g, wf_permute(g, x[0], (const int[]){0, 3, 1, 2}), w, NULL, &s), (const int[]){0, 2, 3, 1});
+}
+
+static void test_depthwise(void **state) {
+    static const int64_t all[][6] = {
+        {3, 4, 4, 2, 3, 3}, {5, 11, 6, 3, 5, 5}, {2, 3, 34, 17, 5, 3}, {1, 9, 20, 20, 1, 7}, {4, 20, 32, 16, 3, 5}};
+    for (int i = 0; i < 5; i++) {
+        const int64_t *a = all[i];
+        wf_shape xs = WF_SHAPE(2, a[0], a[1], a[2]), ws = WF_SHAPE(a[4], a[5], a[3]);
+        gc_case c = {.name = "depthwise", .build = build_depthwise, .n = 2, .shape = {xs, ws}, .seed = 3, .second = i < 4};
+        assert_true(gc_check(&c));
+        wf_graph *g = wf_graph_open();
+        wf_tensor *t[2] = {wf_tensor_new(WF_F32, xs), wf_tensor_new(WF_F32, ws)}, *u = wf_tensor_new(WF_F32, xs);
+        for (int k = 0; k < 2; k++) gc_random(t[k], 5, (uint64_t)k, 0, 0);
+        gc_random(u, 5, 9, 0, 0);
+        wf_node *x[2] = {wf_leaf(g, t[0], "x"), wf_leaf(g, t[1], "w")}, *seed = wf_leaf(g, u, "u"), *out[6];
+        for (int k = 0; k < 2; k++) {
+            out[3 * k] = k ? build_depthwise_plain(g, x, NULL) : build_depthwise(g, x, NULL);
+            assert_int_equal(wf_grad(g, &out[3 * k], &seed, 1, x, 2, out + 3 * k + 1), WF_OK);
+        }
+        wf_plan *p = wf_plan_new(g, out, 6, NULL, 0, NULL);
+        assert_int_equal(wf_plan_run(p), WF_OK);
+        for (int k = 0; k < 3; k++)
+            for (int64_t j = 0; j < wf_shape_count(&out[k]->shape); j++)
+                assert_true(fabs(((const float *)wf_plan_out(p, k))[j] - ((const float *)wf_plan_out(p, k + 3))[j]) < 1e-4);
+        wf_plan_free(p);
+        wf_graph_free(g);
+        wf_tensor_free(t[0]);
+        wf_tensor_free(t[1]);
+        wf_tensor_free(u);
+    }
+    must_refuse(build_depthwise, NULL, WF_SHAPE(1, 4, 4, 6), WF_SHAPE(3, 3, 4), "a divisor of C");
+    must_refuse(build_depthwise, NULL, WF_SHAPE(1, 4, 4, 6), WF_SHAPE(2, 3, 6), "odd ky");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_conv), cmocka_unit_test(test_conv_derivatives), cmocka_unit_test(test_conv_narrow),
-        cmocka_unit_test(test_pool), cmocka_unit_test(test_pool_derivatives), cmocka_unit_test(test_pool_ties),
-        cmocka_unit_test(test_fft),  cmocka_unit_test(test_fft_derivatives),  cmocka_unit_test(test_fft_round_trip),
-        cmocka_unit_test(test_cost), cmocka_unit_test(test_errors),           cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_conv),      cmocka_unit_test(test_conv_derivatives), cmocka_unit_test(test_conv_narrow),
+        cmocka_unit_test(test_pool),      cmocka_unit_test(test_pool_derivatives), cmocka_unit_test(test_pool_ties),
+        cmocka_unit_test(test_fft),       cmocka_unit_test(test_fft_derivatives),  cmocka_unit_test(test_fft_round_trip),
+        cmocka_unit_test(test_cost),      cmocka_unit_test(test_errors),           cmocka_unit_test(test_empty),
+        cmocka_unit_test(test_depthwise),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

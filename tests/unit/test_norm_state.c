@@ -74,6 +74,21 @@ static void every_forward_pass_counts_once(void **state) {
     wf_run_free(r);
 }
 
+static void threads_change_no_byte(void **state) {
+    int threads = wf_threads();
+    for (int k = 0; k < N_STATEFUL; k++) {
+        wf_run *a = open_run(stateful[k], ""), *b = open_run(stateful[k], "");
+        wf_set_threads(1);
+        steps(a, 3);
+        wf_set_threads(2);
+        steps(b, 3);
+        compare(a, b, 0, false);
+        wf_run_free(a);
+        wf_run_free(b);
+    }
+    wf_set_threads(threads);
+}
+
 static void a_validation_moves_nothing(void **state) {
     for (int k = 0; k < N_STATEFUL; k++) {
         wf_run *a = open_run(stateful[k], ""), *b = open_run(stateful[k], "");
@@ -332,12 +347,19 @@ static int leave(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_forward_pass_counts_once),    cmocka_unit_test(a_validation_moves_nothing),
-        cmocka_unit_test(a_resumed_run_keeps_its_state),     cmocka_unit_test(a_run_may_start_from_a_model),
-        cmocka_unit_test(a_start_that_cannot_be_is_refused), cmocka_unit_test(recalibration_moves_statistics_alone),
-        cmocka_unit_test(recalibration_forgets_what_was),    cmocka_unit_test(a_broken_statistic_is_named),
-        cmocka_unit_test(power_diverges_with_a_message),     cmocka_unit_test(in_evaluation_they_are_causal_and_stream),
-        cmocka_unit_test(pictures_pass_through_them),        cmocka_unit_test(normalised_queries_bound_the_scores),
+        cmocka_unit_test(every_forward_pass_counts_once),
+        cmocka_unit_test(threads_change_no_byte),
+        cmocka_unit_test(a_validation_moves_nothing),
+        cmocka_unit_test(a_resumed_run_keeps_its_state),
+        cmocka_unit_test(a_run_may_start_from_a_model),
+        cmocka_unit_test(a_start_that_cannot_be_is_refused),
+        cmocka_unit_test(recalibration_moves_statistics_alone),
+        cmocka_unit_test(recalibration_forgets_what_was),
+        cmocka_unit_test(a_broken_statistic_is_named),
+        cmocka_unit_test(power_diverges_with_a_message),
+        cmocka_unit_test(in_evaluation_they_are_causal_and_stream),
+        cmocka_unit_test(pictures_pass_through_them),
+        cmocka_unit_test(normalised_queries_bound_the_scores),
     };
     return cmocka_run_group_tests(tests, NULL, leave);
 }

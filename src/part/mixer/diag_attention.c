@@ -101,7 +101,8 @@ static wf_node *blocks(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_nod
     if (turn(b, m, NULL, &q, &k) != WF_OK) return NULL;
     wf_attention_spec s = spec_of(m, b->causal);
     if (!b->causal && !is_relu(o) && o->mask_tail && (fill || b->lengths)) s.lengths = keys_of_blocks(b, B, L, n, w);
-    wf_node *y = wf_attention(g, q, k, v, &s);
+    wf_node *weights = NULL, *y = b->plain ? wf_attention_plain(g, q, k, v, &s, &weights) : wf_attention(g, q, k, v, &s);
+    wf_tap(b, m, "weights", weights); /* [B n,H,w,w] */
     y = y ? wf_reshape(g, y, WF_SHAPE(B, n * w, h->H, d)) : NULL;
     return fill ? wf_slice(g, y, 1, 0, L) : y;
 }

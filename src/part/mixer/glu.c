@@ -39,7 +39,8 @@ static bool over_tokens(const wf_module *m) {
 static wf_status setup(wf_module *m) {
     const options *o = m->opt;
     int64_t I = m->in;
-    if (over_tokens(m)) {
+    m->opaque = over_tokens(m);
+    if (m->opaque) {
         if (m->model->causal)
             return wf_module_fail(
                 m, WF_EINVAL,
@@ -104,4 +105,6 @@ const wf_part wf_mixer_glu = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "gate value",
+    .writers = "out",
 };

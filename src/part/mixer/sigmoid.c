@@ -70,6 +70,7 @@ static wf_status cross_setup(wf_module *m, const options *o, const wf_heads *h) 
 static wf_status setup(wf_module *m) {
     const options *o = m->opt;
     WF_TRY(wf_heads_setup(m, &o->heads));
+    m->opaque = o->cross;
     sigmoid *s = wf_arena_alloc(m->model->arena, sizeof *s);
     if (!s) return WF_ENOMEM;
     s->heads = *(const wf_heads *)m->data;

@@ -11,17 +11,21 @@
 #include "part/mixer/heads.h"
 
 #include <math.h>
+#include <string.h>
 
 typedef struct options {
     wf_heads_opt heads;
     int64_t kernel, window, height, width;
     double eps;
+    const char *order;
 } options;
 
 static const wf_option table[] = {
     WF_HEADS_OPTIONS(options, heads),
     {"kernel", WF_OPT_INT, offsetof(options, kernel), "5", 1, 63, NULL, "rows and columns of the convolution (odd)"},
     {"eps", WF_OPT_REAL, offsetof(options, eps), "1e-6", 0, 1, NULL, "added to the denominator"},
+    {"order", WF_OPT_CHOICE, offsetof(options, order), "auto", 0, 0, "auto|qk_first|kv_first",
+     "(q k^T) v or q (k^T v); auto: the one with fewer FLOPs"},
     {"window", WF_OPT_INT, offsetof(options, window), "0", 0, 1 << 16, NULL,
      "rows and columns of windows that the grid is cut into; 0: the whole grid"},
     {"height", WF_OPT_INT, offsetof(options, height), "0", 0, 1 << 16, NULL, "rows of the grid of tokens; 0: the model's"},
@@ -86,22 +90,23 @@ static wf_node *cut(wf_graph *g, const plan *p, wf_node *x, bool back) {
     return wf_reshape(g, x, back ? WF_SHAPE(B, ny * h * nx * w, D) : WF_SHAPE(B * ny * nx, h * w, D));
 }
 
+/* v [B,N,H,d] with the kernel [d,1,ky,kx] of all heads. */
 static wf_node *convolve(wf_build *b, wf_module *m, wf_node *v) {
-    const options *o = m->opt;
     const plan *p = m->data;
     wf_graph *g = b->g;
-    if (!v) return NULL;
-    int64_t B = v->shape.dim[0], N = v->shape.dim[1], H = p->heads.H, d = p->heads.d, pad = o->kernel / 2;
-    wf_conv_spec s = {.pad_before = {pad, pad}, .pad_after = {pad, pad}, .groups = d};
-    v = wf_reshape(g, wf_permute(g, v, (const int[]){0, 2, 3, 1}), WF_SHAPE(B * H, d, p->part[0], p->part[1]));
-    v = wf_conv2d(g, v, wf_use(b, m, "conv.weight"), wf_use(b, m, "conv.bias"), &s);
-    return wf_permute(g, wf_reshape(g, v, WF_SHAPE(B, H, d, N)), (const int[]){0, 3, 1, 2});
+    wf_node *w = wf_use(b, m, "conv.weight"), *x = NULL;
+    if (!v || !w) return NULL;
+    x = wf_reshape(g, v, WF_SHAPE(v->shape.dim[0], p->part[0], p->part[1], p->heads.H * p->heads.d));
+    w = wf_contiguous(g, wf_permute(g, wf_squeeze(g, w, 1), (const int[]){1, 2, 0}));
+    x = wf_depthwise_conv(g, x, w);
+    return x ? wf_add(g, wf_reshape(g, x, v->shape), wf_use(b, m, "conv.bias")) : NULL;
 }
 
-/* (q k^T) v with N <= d, else q (k^T v). */
-static wf_node *mix(wf_graph *g, wf_node *q, wf_node *k, wf_node *v) {
+/* auto: (q k^T) v with N <= d, else q (k^T v). */
+static wf_node *mix(wf_graph *g, const options *o, wf_node *q, wf_node *k, wf_node *v) {
     static const int heads_first[] = {0, 2, 1, 3};
-    if (!q || q->shape.dim[1] > q->shape.dim[3]) return wf_linear_all(g, q, k, v, NULL);
+    bool few = q && q->shape.dim[1] <= q->shape.dim[3], scores = !strcmp(o->order, "qk_first");
+    if (!scores && !(few && !strcmp(o->order, "auto"))) return wf_linear_all(g, q, k, v, NULL);
     wf_node *s = wf_matmul(g, wf_permute(g, q, heads_first), wf_permute(g, k, heads_first), false, true);
     return wf_permute(g, wf_matmul(g, s, wf_permute(g, v, heads_first), false, false), heads_first);
 }
@@ -124,7 +129,7 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     k = wf_add(g, k, wf_reshape(g, wf_use(b, m, "positions"), WF_SHAPE(x->shape.dim[1], h->H, h->d)));
     q = wf_relu(g, q), k = wf_relu(g, k);
     wf_node *below = wf_sum(g, wf_mul(g, q, wf_sum(g, k, 1u << 1, true)), 1u << 3, true);
-    wf_node *y = wf_div(g, mix(g, q, k, v), wf_add_c(g, below, o->eps));
+    wf_node *y = wf_div(g, mix(g, o, q, k, v), wf_add_c(g, below, o->eps));
     y = wf_add(g, y, convolve(b, m, v));
     return cut(g, p, wf_heads_merge(b, m, wf_as(b, y, b->compute)), true);
 }

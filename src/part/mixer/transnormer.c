@@ -1,18 +1,10 @@
 /* transnormer.c: output norm and initial weights of norm-attention and diag-attention. */
 #include "part/mixer/transnormer.h"
 
+#include "part/norm/norm.h"
+
 #include <math.h>
 #include <string.h>
-
-wf_node *wf_srms(wf_graph *g, wf_node *x, double eps) {
-    if (!x) return NULL;
-    int last = x->shape.rank - 1;
-    wf_node *square = wf_sum(g, wf_square(g, x), 1u << last, true);
-    wf_node *some = square ? wf_lt(g, wf_fill(g, square->dtype, WF_SHAPE(1), 0), square) : NULL;
-    /* sqrt is kept away from 0, where its slope is infinite */
-    wf_node *size = wf_mul(g, wf_sqrt(g, wf_where(g, some, square, wf_fill(g, x->dtype, WF_SHAPE(1), 1))), some);
-    return wf_div(g, x, wf_add_c(g, wf_mul_c(g, size, 1 / sqrt((double)x->shape.dim[last])), eps));
-}
 
 wf_node *wf_srms_merge(wf_build *b, wf_module *m, wf_node *o, double eps) {
     const wf_heads *h = m->data;

@@ -4,8 +4,6 @@
 
 #include "part/mixer/heads.h"
 
-/* x / (|x| / sqrt(D) + eps) over the last axis. At a row of zeros the derivative of |x| is taken as 0: dx = g / eps. */
-wf_node *wf_srms(wf_graph *g, wf_node *x, double eps);
 /* [B,L,H,d] -> [B,L,D]: heads side by side, srms over all of them (eps < 0: none), the placement's inner norm, output linear. */
 wf_node *wf_srms_merge(wf_build *b, wf_module *m, wf_node *o, double eps);
 /* choice "xavier": weights of q, k, v start uniform with Xavier's width times `gain`, those of o with gain 1; "model": as they

@@ -19,6 +19,9 @@ const wf_tensor *wf_norm_tensor(const wf_module *m, const char *name);
 /* In a fold: what weight and bias, as far as they are declared, make of y = a x + c. */
 void wf_norm_affine_fold(const wf_module *m, double *a, double *c);
 
+/* srmsnorm.c: x / (|x| / sqrt(D) + eps) over the last axis; at a row of zeros dx = g / eps. */
+wf_node *wf_srms(wf_graph *g, wf_node *x, double eps);
+
 static inline unsigned wf_last(const wf_node *x) {
     return x ? 1u << (x->shape.rank - 1) : 0;
 }

@@ -13,17 +13,19 @@ typedef struct options {
 static const wf_option table[] = {
     {"eps", WF_OPT_REAL, offsetof(options, eps), "1e-8", 1e-30, 1, NULL, "added to the root mean square"}, WF_OPT_END};
 
-static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
-    const options *o = m->opt;
-    wf_graph *g = b->g;
+wf_node *wf_srms(wf_graph *g, wf_node *x, double eps) {
     if (!x) return NULL;
-    x = wf_as(b, x, x->dtype == WF_F64 ? WF_F64 : WF_F32);
     wf_node *q = wf_mean(g, wf_square(g, x), wf_last(x), true);
     if (!q) return NULL;
     /* The root never sees a 0: its derivative there would be infinite. */
     wf_node *zero = wf_fill(g, q->dtype, WF_SHAPE(1), 0), *one = wf_fill(g, q->dtype, WF_SHAPE(1), 1);
     wf_node *rms = wf_where(g, q, wf_sqrt(g, wf_where(g, q, q, one)), zero);
-    return wf_mul(g, x, wf_recip(g, wf_add_c(g, rms, o->eps)));
+    return wf_mul(g, x, wf_recip(g, wf_add_c(g, rms, eps)));
+}
+
+static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
+    const options *o = m->opt;
+    return x ? wf_srms(b->g, wf_as(b, x, x->dtype == WF_F64 ? WF_F64 : WF_F32), o->eps) : NULL;
 }
 
 const wf_part wf_norm_srmsnorm = {
