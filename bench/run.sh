@@ -1,15 +1,16 @@
 #!/bin/sh
 # run.sh: the speed table, each figure as a ratio measured in one run: Weft and its peer take turns, medians of the pairs.
 #
-# usage: bench/run.sh FOLDER [products|rows|attention|train|generate]...
+# usage: bench/run.sh FOLDER [products|rows|attention|mixers|train|generate]...
 # FOLDER holds the built programs (./dev bench passes it). The peer is PyTorch: the first of $WEFT_PYTHON, .venv/bin/python,
 # python3 that can import torch; without one the comparisons are skipped and say so.
+# WEFT_BENCH_MIXERS (all), WEFT_BENCH_LENGTHS (256 1024 4096): what `mixers` measures; WEFT_BENCH_COMPILE (yes).
 # WEFT_BENCH_PAIRS (3): pairs of runs; WEFT_THREADS (2): threads of both sides.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 bin=$(cd "$1" && pwd)
 shift
-[ $# -gt 0 ] || set -- products rows attention train generate
+[ $# -gt 0 ] || set -- products rows attention mixers train generate
 pairs=${WEFT_BENCH_PAIRS:-3}
 WEFT_THREADS=${WEFT_THREADS:-2}
 OMP_NUM_THREADS=$WEFT_THREADS
@@ -60,6 +61,43 @@ attention() {
     done
 }
 
+# total NAME FILE: the median of the last column of NAME's lines
+total() {
+    awk -v n="$1" '$1 == n { print $4 }' "$2" >"$work/column"
+    median "$work/column"
+}
+
+# one length of the mixers: every mixer's runs and its peer's take turns
+mixers_at() {
+    i=0
+    : >"$work/ours" && : >"$work/eager" && : >"$work/compile"
+    while [ $i -lt "$pairs" ]; do
+        for m in $names; do
+            "$bin/bench_mixers" "$WEFT_THREADS" "$1" "$m" >>"$work/ours" || true
+            "$python" bench/mixers.py "$WEFT_THREADS" eager "$1" "$m" >>"$work/eager"
+            [ "${WEFT_BENCH_COMPILE:-yes}" != yes ] || "$python" bench/mixers.py "$WEFT_THREADS" compile "$1" "$m" >>"$work/compile"
+        done
+        i=$((i + 1))
+    done
+    for m in $names; do
+        a=$(total "$m" "$work/ours") b=$(total "$m" "$work/eager") c=$(total "$m" "$work/compile")
+        printf '  %-20s %-8s weft %9s ms, eager %9s ms: %6s x, compiled %9s ms: %6s x\n' "$m" "$1" "$a" "$b" "$(ratio "$b" "$a")" "$c" \
+            "$(ratio "$c" "$a")"
+    done
+}
+
+mixers() {
+    peer || return 0
+    names=${WEFT_BENCH_MIXERS:-$("$bin/bench_mixers" list | cut -d' ' -f1)}
+    echo "token mixers, width 384, 6 heads, float32, forward and backward (at least 1.5 x eager, 1.0 x compiled):"
+    for length in ${WEFT_BENCH_LENGTHS:-256 1024 4096}; do mixers_at "$((4096 / length))x$length"; done
+    echo "growth of the time of one sequence from 1024 to 4096 tokens (linear mixers: at most 4.4):"
+    for m in $names; do
+        one=$("$bin/bench_mixers" "$WEFT_THREADS" 1x1024 "$m" | awk '{ print $4 }') four=$("$bin/bench_mixers" "$WEFT_THREADS" 1x4096 "$m" | awk '{ print $4 }')
+        printf '  %-20s %s\n' "$m" "$(ratio "${four:-0}" "${one:-0}")"
+    done
+}
+
 # train_pair NAME MODE PRECISION TARGET: a training step against one mode of the peer
 train_pair() {
     : >"$work/a" && : >"$work/b" && : >"$work/ma" && : >"$work/mb"
@@ -105,7 +143,7 @@ generate() {
 
 for part in "$@"; do
     case $part in
-    products | rows | attention | train | generate) "$part" ;;
-    *) echo "run.sh: unknown part '$part'; known: products rows attention train generate" >&2 && exit 2 ;;
+    products | rows | attention | mixers | train | generate) "$part" ;;
+    *) echo "run.sh: unknown part '$part'; known: products rows attention mixers train generate" >&2 && exit 2 ;;
     esac
 done

@@ -4,9 +4,24 @@
 #include <math.h>
 #include <string.h>
 
-static const wf_adapter *const tables[] = {wf_adapters_attention,      wf_adapters_norm,   wf_adapters_vision,
-                                           wf_adapters_language,       wf_adapters_sparse, wf_adapters_picture,
-                                           wf_adapters_softmax_family, wf_adapters_sigma};
+/* clang-format off */
+static const wf_adapter *const tables[] = {
+    wf_adapters_attention,
+    wf_adapters_norm,
+    wf_adapters_vision,
+    wf_adapters_language,
+    wf_adapters_sparse,
+    wf_adapters_picture,
+    wf_adapters_stateful,
+    wf_adapters_softmax_family,
+    wf_adapters_sigma,
+    wf_adapters_linear,
+    wf_adapters_transform,
+    wf_adapters_topology,
+    wf_adapters_hierarchy,
+    wf_adapters_splitting,
+};
+/* clang-format on */
 enum { N_TABLES = sizeof tables / sizeof *tables };
 
 static const wf_adapter *find(const char *module) {

@@ -21,6 +21,8 @@ int wf_cmd_check(int argc, char **argv);
 int wf_cmd_bench(int argc, char **argv);
 int wf_cmd_data(int argc, char **argv);
 int wf_cmd_probe(int argc, char **argv);
+int wf_cmd_transform(int argc, char **argv);
+int wf_cmd_reproduce(int argc, char **argv);
 
 enum { WF_EXIT_OK = 0, WF_EXIT_FAILED = 1, WF_EXIT_USAGE = 2, WF_EXIT_INTERRUPTED = 130 };
 
@@ -84,6 +86,8 @@ char *wf_cli_recipe_name(const wf_value *recipe, const char *path);
 const char *wf_cli_count(double x, char buf[32]); /* "10.6 M" */
 const char *wf_cli_bytes(double x, char buf[32]); /* "42.5 MB", powers of 1000 */
 const char *wf_cli_time(double s, char buf[32]);  /* "1 h 02 min", "3 min 20 s", "12.3 s", "4.1 ms" */
+/* Processor, threads, system, in a line; wf_free it. */
+char *wf_cli_machine(void);
 /* Print as indented JSON on stdout and free it; WF_EXIT_OK. */
 int wf_cli_print_json(wf_value *v);
 /* Shorthands that build maps for --json; failures surface at wf_cli_print_json. */

@@ -4,7 +4,6 @@
 
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 static const char about[] = "Trains several designs on one task at one budget and shows which is better and what it costs. "
@@ -55,21 +54,6 @@ static void show(void *ctx, const wf_race *r, bool last) {
     wf_free(table);
 }
 
-/* "Intel ... , 2 threads, Linux 6.1, weft 0.1.0": what a reader must know to weigh the speeds. */
-static char *machine_text(void) {
-    char line[256], model[200] = "";
-    FILE *f = fopen("/proc/cpuinfo", "r");
-    while (f != NULL && !model[0] && fgets(line, sizeof line, f) != NULL) {
-        const char *colon = strchr(line, ':');
-        if (!strncmp(line, "model name", 10) && colon != NULL)
-            snprintf(model, sizeof model, "%.*s", (int)strcspn(colon + 2, "\n"), colon + 2);
-    }
-    if (f != NULL) fclose(f);
-    struct utsname u;
-    if (uname(&u) != 0) memset(&u, 0, sizeof u);
-    return wf_format("%s (%s), %d threads, %s", model[0] ? model : "unknown processor", u.machine, wf_threads(), u.sysname);
-}
-
 /* The command that gives these results again. */
 static char *command_text(const char *recipe, const wf_cli_list *sets) {
     wf_text t = {0};
@@ -117,7 +101,7 @@ int wf_cmd_compare(int argc, char **argv) {
     wf_free(target);
     if (race == NULL) return wf_cli_error("compare", WF_EINVAL);
     race->checkpoint_minutes = minutes;
-    race->machine = machine_text();
+    race->machine = wf_cli_machine();
     race->command = command_text(words.item[0], &sets);
     screen s = {.tty = isatty(STDERR_FILENO), .quiet = quiet, .last = wf_seconds()};
     wf_status status = wf_race_go(race, show, &s);

@@ -108,8 +108,7 @@ static int show_task(const char *word, const request *q) {
     if (q->samples < 1 || q->samples > 10000) return wf_cli_usage("data", "--samples must be between 1 and 10000");
     wf_task *t = open_task(word, q);
     if (!t) return wf_cli_error("data", WF_EINVAL);
-    bool pictures = t->objective == WF_OBJECTIVE_CLASSES;
-    if (q->output && !pictures) {
+    if (q->output && !t->channels) {
         wf_task_close(t);
         return wf_cli_usage("data", "-o writes a sheet of pictures; the samples of %s are tokens", word);
     }
@@ -146,9 +145,9 @@ static void count_tokens(const wf_task *t, const wf_batch *b, int64_t rows, coun
     }
 }
 
-static void count_pictures(const wf_task *t, const wf_batch *b, int64_t rows, counts *c) {
+static void count_labels(const wf_task *t, const wf_batch *b, int64_t rows, counts *c) {
     int64_t n = t->channels * t->height * t->width;
-    const float *x = b->tensor[0]->data;
+    const float *x = b->tensor[0]->data; /* read for pictures only: n is 0 for tokens */
     for (int64_t r = 0; r < rows; r++) c->target[((const int32_t *)b->tensor[1]->data)[r]]++;
     for (int64_t i = 0; i < rows * n; i++) {
         double v = (double)x[i] * t->std + t->mean;
@@ -161,12 +160,12 @@ static void count_pictures(const wf_task *t, const wf_batch *b, int64_t rows, co
 
 /* Samples 0, 1, .. of the split until all are read or READ_LIMIT bytes. */
 static wf_status count_split(const wf_task *t, wf_split split, counts *c) {
-    bool pictures = t->objective == WF_OBJECTIVE_CLASSES;
-    int64_t kinds = pictures ? t->classes : t->vocab, B = 64, limit = t->count[split];
+    bool labels = t->objective == WF_OBJECTIVE_CLASSES;
+    int64_t kinds = labels ? t->classes : t->vocab, B = 64, limit = t->count[split];
     wf_batch *b = wf_batch_new(t, B);
     c->target = wf_alloc_array((size_t)kinds, sizeof *c->target);
-    if (!pictures && kinds <= PAIR_VOCAB) c->pair = wf_alloc_array((size_t)(kinds * kinds), sizeof *c->pair);
-    if (!b || !c->target || (!pictures && kinds <= PAIR_VOCAB && !c->pair)) {
+    if (!labels && kinds <= PAIR_VOCAB) c->pair = wf_alloc_array((size_t)(kinds * kinds), sizeof *c->pair);
+    if (!b || !c->target || (!labels && kinds <= PAIR_VOCAB && !c->pair)) {
         wf_batch_free(b);
         return WF_ENOMEM;
     }
@@ -176,8 +175,8 @@ static wf_status count_split(const wf_task *t, wf_split split, counts *c) {
     for (int64_t i = 0; i < limit && s == WF_OK; i += B) {
         int64_t rows = limit - i < B ? limit - i : B;
         s = wf_batch_fill(t, split, 0, i / B, b, NULL);
-        if (s == WF_OK && pictures)
-            count_pictures(t, b, rows, c);
+        if (s == WF_OK && labels)
+            count_labels(t, b, rows, c);
         else if (s == WF_OK)
             count_tokens(t, b, rows, c);
         c->samples += rows;
@@ -211,8 +210,7 @@ static double most_frequent(const counts *c, int64_t kinds) {
 }
 
 static wf_value *split_json(const wf_task *t, wf_split split, const counts *c) {
-    bool pictures = t->objective == WF_OBJECTIVE_CLASSES;
-    int64_t kinds = pictures ? t->classes : t->vocab;
+    int64_t kinds = t->classes ? t->classes : t->vocab;
     wf_value *v = wf_value_map();
     wf_cli_put_number(v, "samples", (double)t->count[split]);
     wf_cli_put_number(v, "samples_read", (double)c->samples);
@@ -226,6 +224,8 @@ static wf_value *split_json(const wf_task *t, wf_split split, const counts *c) {
         double mean = c->sum / (double)c->pixels;
         wf_cli_put_number(v, "pixel_mean", mean);
         wf_cli_put_number(v, "pixel_std", sqrt(fmax(0, c->squares / (double)c->pixels - mean * mean)));
+    }
+    if (t->classes) {
         wf_value *list = wf_value_map();
         for (int64_t k = 0; k < t->classes; k++) {
             char name[32];
@@ -238,32 +238,35 @@ static wf_value *split_json(const wf_task *t, wf_split split, const counts *c) {
 }
 
 static void print_split(const wf_task *t, wf_split split, const counts *c) {
-    bool pictures = t->objective == WF_OBJECTIVE_CLASSES;
-    int64_t kinds = pictures ? t->classes : t->vocab;
+    int64_t kinds = t->classes ? t->classes : t->vocab;
     printf("%s: %lld samples", split == WF_TRAIN ? "train" : "valid", (long long)t->count[split]);
     if (c->samples < t->count[split]) printf(" (figures from %lld of them)", (long long)c->samples);
     printf("\n");
     if (!c->scored) return;
-    if (!pictures)
+    if (!t->classes)
         printf("  scored positions a sample   %.1f of %lld\n", (double)c->scored / (double)c->samples, (long long)t->length);
     printf("  most frequent target        %.1f %% of all: the accuracy of always guessing it\n", 100 * most_frequent(c, kinds));
     printf("  bits a target               %.3f from frequencies alone",
            entropy(c->target, kinds, (double)c->scored) / (double)c->scored);
     if (c->pair) printf(", %.3f from the token before", pair_entropy(c, t->vocab));
     printf("\n");
-    if (!pictures) return;
-    double mean = c->sum / (double)c->pixels;
-    printf("  pixels 0..1                 mean %.4f, standard deviation %.4f\n", mean,
-           sqrt(fmax(0, c->squares / (double)c->pixels - mean * mean)));
+    if (c->pixels) {
+        double mean = c->sum / (double)c->pixels;
+        printf("  pixels 0..1                 mean %.4f, standard deviation %.4f\n", mean,
+               sqrt(fmax(0, c->squares / (double)c->pixels - mean * mean)));
+    }
     for (int64_t k = 0; k < t->classes; k++)
         printf("  %3lld %-24s%8lld\n", (long long)k, t->class_names ? t->class_names[k] : "", (long long)c->target[k]);
 }
 
 static void print_head(const wf_task *t) {
     printf("%s: %s\n", t->type->name, t->type->title);
-    if (t->objective == WF_OBJECTIVE_CLASSES)
+    if (t->channels)
         printf("pictures [%lld,%lld,%lld], %lld classes, fingerprint %016llx\n", (long long)t->channels, (long long)t->height,
                (long long)t->width, (long long)t->classes, (unsigned long long)t->fingerprint);
+    else if (t->classes)
+        printf("length %lld, vocab %lld, %lld classes, fingerprint %016llx\n", (long long)t->length, (long long)t->vocab,
+               (long long)t->classes, (unsigned long long)t->fingerprint);
     else
         printf("length %lld, vocab %lld, fingerprint %016llx\n", (long long)t->length, (long long)t->vocab,
                (unsigned long long)t->fingerprint);

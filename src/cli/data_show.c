@@ -118,15 +118,16 @@ static void print_pictures(const wf_task *t, const wf_batch *b) {
 }
 
 void wf_data_print(const wf_task *t, const wf_batch *b) {
-    if (t->objective == WF_OBJECTIVE_CLASSES) {
+    char buf[32];
+    if (t->channels) {
         print_pictures(t, b);
         return;
     }
     for (int64_t r = 0; r < b->size; r++) {
         const int32_t *x = (const int32_t *)b->tensor[0]->data + r * t->length,
-                      *y = (const int32_t *)b->tensor[1]->data + r * t->length;
-        printf("sample %lld\n", (long long)r);
-        if (t->bytes_per_token == 1)
+                      *y = (const int32_t *)b->tensor[1]->data + (t->classes ? r : r * t->length);
+        printf("sample %lld%s%s\n", (long long)r, t->classes ? ": " : "", t->classes ? label_name(t, b, r, buf) : "");
+        if (t->classes || t->bytes_per_token == 1)
             print_bytes(x, t->length);
         else
             print_tokens(x, y, t->length, t->vocab);

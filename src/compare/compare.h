@@ -1,7 +1,8 @@
 /* compare.h: the race: several designs, one task, one budget, several seeds; and the report of it.
  *
  * A comparison's recipe has `task`, `model` and `train` like any other (the base), and `designs`: a map from a name to what
- * is laid over the base. Runs (design x seed) advance one step at a time in turn, so that noise of the machine and time of day
+ * is laid over the base, or `grid`: paths with lists of values, every combination a design. `size: match-parameters` makes
+ * their parameters equal. Runs (design x seed) advance one step at a time in turn, so that noise of the machine and time of day
  * fall on all alike; run s of every design sees the same batches in the same order.
  *
  *     recipe --wf_race_open--> runs --wf_race_go--> curves and measures --wf_race_save--> results.json, report.html
@@ -23,6 +24,8 @@ typedef struct wf_valid_point {
     double seconds, flops;
     wf_metrics metrics;
 } wf_valid_point;
+
+enum { WF_GRID_AXES = 4 };
 
 /* One design with one seed. */
 typedef struct wf_entry {
@@ -47,13 +50,23 @@ typedef struct wf_design {
     wf_value *recipe; /* base with this design's overlay, without `designs` */
     wf_run_cost cost;
     bool described;
+    bool in_grid;
+    int at[WF_GRID_AXES]; /* its place in the grid */
+    char *solved;         /* what `size` changed, in words, or NULL */
 } wf_design;
+
+typedef struct wf_grid_axis {
+    const char *path; /* "model.norm" */
+    int n;
+} wf_grid_axis;
 
 typedef struct wf_race {
     wf_value *recipe;
     const char *question, *path, *folder;
     int n_design, n_seed, n_entry;
     wf_design *design;
+    int n_axis; /* of the recipe's `grid` */
+    wf_grid_axis axis[WF_GRID_AXES];
     wf_entry *entry; /* design-major: entry[design * n_seed + seed] */
     wf_task *task;
     double checkpoint_minutes;
@@ -61,9 +74,11 @@ typedef struct wf_race {
     char *machine, *command; /* said in the report; set by who knows them, may be NULL */
 } wf_race;
 
+#define WF_DIVERGED 0.5
 /* Summary of a design over its seeds, computed from the entries. NaN where nothing is known. */
 typedef struct wf_summary {
     int done, failed;
+    int diverged; /* failed, or ended more than WF_DIVERGED nats above their lowest validation loss */
     double loss_mean, loss_sd, accuracy_mean, bits_mean, bits_sd;
     double tokens_per_second, train_seconds, train_flops;
 } wf_summary;
@@ -77,6 +92,8 @@ typedef void (*wf_race_show)(void *ctx, const wf_race *r, bool last);
 wf_status wf_race_go(wf_race *r, wf_race_show show, void *ctx);
 wf_status wf_race_save(wf_race *r); /* checkpoints of unfinished runs, results.json, report.html */
 void wf_race_summary(const wf_race *r, int design, wf_summary *s);
+/* Failed, or its last validation loss is not a number or more than WF_DIVERGED above its lowest. */
+bool wf_entry_diverged(const wf_entry *e);
 double wf_entry_step_seconds(const wf_entry *e); /* median */
 
 char *wf_race_entry_folder(const wf_race *r, const wf_entry *e); /* caller frees */

@@ -1,43 +1,12 @@
 /* race.c: opening a comparison, advancing its runs in turn, saving and continuing. */
 #include "compare/compare.h"
+#include "compare/designs.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { CURVE_POINTS = 400 }; /* about this many points a curve, whatever the number of steps */
-
-static wf_value *design_recipe(const wf_value *base, const wf_value *overlay, const char *name) {
-    wf_value *r = wf_value_merge(base, overlay->kind == WF_V_MAP ? overlay : NULL);
-    if (r == NULL) return NULL;
-    wf_value *label = wf_value_text(name);
-    if (label == NULL || wf_value_set(r, "name", label) != WF_OK) {
-        wf_value_free(r);
-        return NULL;
-    }
-    return r;
-}
-
-/* The base: the comparison's recipe without what only a comparison has. */
-static wf_value *base_recipe(const wf_value *recipe) {
-    wf_value *base = wf_value_map();
-    for (int i = 0; base != NULL && i < recipe->n; i++) {
-        const char *key = recipe->key[i];
-        if (!strcmp(key, "designs") || !strcmp(key, "seeds") || !strcmp(key, "question")) continue;
-        if (strcmp(key, "task") && strcmp(key, "model") && strcmp(key, "train") && strcmp(key, "name")) {
-            wf_value_fail(recipe->item[i], WF_EINVAL,
-                          "unknown key '%s' in a comparison; known are question, task, model, train, seeds, designs", key);
-            wf_value_free(base);
-            return NULL;
-        }
-        wf_value *copy = wf_value_copy(recipe->item[i]);
-        if (copy == NULL || wf_value_set(base, key, copy) != WF_OK) {
-            wf_value_free(base);
-            return NULL;
-        }
-    }
-    return base;
-}
 
 static wf_status read_seeds(wf_race *r) {
     const wf_value *v = wf_value_get(r->recipe, "seeds");
@@ -47,45 +16,6 @@ static wf_status read_seeds(wf_race *r) {
         return wf_value_fail(v, WF_EINVAL, "seeds: %lld: at least 2 and at most 100, so that the spread can be shown",
                              (long long)n);
     r->n_seed = (int)n;
-    return WF_OK;
-}
-
-static bool is_folder_name(const char *s) {
-    static const char good[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.+";
-    return s[0] && s[0] != '.' && strlen(s) < 128 && strspn(s, good) == strlen(s);
-}
-
-static wf_status check_design(const char *name, const wf_value *overlay) {
-    if (!is_folder_name(name))
-        return wf_value_fail(overlay, WF_EINVAL,
-                             "designs: '%s' becomes the name of a folder: letters, digits, - _ . and + only, no . in front",
-                             name);
-    if (overlay->kind != WF_V_MAP && overlay->kind != WF_V_NULL)
-        return wf_value_fail(overlay, WF_EINVAL,
-                             "designs.%s: a map of what differs from the base, like {model: {norm: rmsnorm}}", name);
-    if (overlay->kind == WF_V_MAP && wf_value_get(overlay, "task") != NULL) /* equal data is the point */
-        return wf_value_fail(overlay, WF_EINVAL, "designs.%s: 'task' belongs to the comparison, not to one design", name);
-    return WF_OK;
-}
-
-static wf_status read_designs(wf_race *r) {
-    const wf_value *designs = wf_value_get(r->recipe, "designs");
-    if (designs == NULL || designs->kind != WF_V_MAP || designs->n < 1)
-        return wf_value_fail(r->recipe, WF_EINVAL,
-                             "a comparison needs 'designs': a map from a name to what differs from the base, "
-                             "for example  designs: {gpt: {}, llama: {model: {norm: rmsnorm}}}");
-    wf_value *base = base_recipe(r->recipe);
-    if (base == NULL) return WF_EINVAL;
-    r->n_design = designs->n;
-    r->design = wf_alloc_array((size_t)designs->n, sizeof *r->design);
-    for (int i = 0; r->design != NULL && i < designs->n; i++) {
-        r->design[i].name = designs->key[i];
-        if (check_design(designs->key[i], designs->item[i]) == WF_OK)
-            r->design[i].recipe = design_recipe(base, designs->item[i], designs->key[i]);
-        if (r->design[i].recipe == NULL) break;
-    }
-    wf_value_free(base);
-    if (r->design == NULL || r->design[r->n_design - 1].recipe == NULL) return WF_EINVAL;
     return WF_OK;
 }
 
@@ -164,12 +94,13 @@ wf_race *wf_race_open(const char *path, wf_value *recipe, const char *folder) {
     r->question = q != NULL && q->kind == WF_V_TEXT ? q->text : "";
     r->checkpoint_minutes = 5;
     wf_status s = r->path == NULL || r->folder == NULL ? WF_ENOMEM : read_seeds(r);
-    if (s == WF_OK) s = read_designs(r);
+    if (s == WF_OK) s = wf_designs_read(r);
     if (s == WF_OK) s = make_entries(r);
     if (s == WF_OK) {
         r->task = wf_task_open(wf_value_get(recipe, "task"));
         if (r->task == NULL) s = WF_EINVAL;
     }
+    if (s == WF_OK) s = wf_designs_size(r);
     if (s == WF_OK) s = wf_make_folder(folder);
     if (s == WF_OK) {
         s = wf_results_read(r, folder);
@@ -204,7 +135,10 @@ void wf_race_close(wf_race *r) {
         wf_free(e->valid);
         wf_free(e->step_seconds);
     }
-    for (int i = 0; r->design != NULL && i < r->n_design; i++) wf_value_free(r->design[i].recipe);
+    for (int i = 0; r->design != NULL && i < r->n_design; i++) {
+        wf_value_free(r->design[i].recipe);
+        wf_free(r->design[i].solved);
+    }
     wf_free(r->entry);
     wf_free(r->design);
     wf_task_close(r->task);
@@ -378,6 +312,13 @@ double wf_entry_step_seconds(const wf_entry *e) {
     return e->n_step_seconds > 0 ? median(e->step_seconds, e->n_step_seconds) : e->step_median;
 }
 
+bool wf_entry_diverged(const wf_entry *e) {
+    double lowest = INFINITY;
+    for (int i = 0; i < e->n_valid; i++) lowest = fmin(lowest, e->valid[i].metrics.loss);
+    if (e->state == WF_ENTRY_FAILED) return true;
+    return e->n_valid > 0 && !(e->valid[e->n_valid - 1].metrics.loss <= lowest + WF_DIVERGED);
+}
+
 void wf_race_summary(const wf_race *r, int design, wf_summary *s) {
     double loss[100], accuracy[100], bits[100], unused;
     int n = 0, n_speed = 0;
@@ -387,6 +328,7 @@ void wf_race_summary(const wf_race *r, int design, wf_summary *s) {
         const wf_entry *e = &r->entry[design * r->n_seed + i];
         s->done += e->state == WF_ENTRY_DONE;
         s->failed += e->state == WF_ENTRY_FAILED;
+        s->diverged += wf_entry_diverged(e);
         double m = wf_entry_step_seconds(e);
         if (e->steps_done > 0 && m > 0 && e->tokens_per_step > 0) speed += (double)e->tokens_per_step / m, n_speed++;
         seconds += e->seconds / r->n_seed;

@@ -2,6 +2,7 @@
  * that it can be read, printed and spoken without scripts; curves are drawn from the results by the embedded chart library. */
 #include "compare/assets.h"
 #include "compare/compare.h"
+#include "compare/designs.h"
 
 #include <math.h>
 #include <string.h>
@@ -101,12 +102,75 @@ static void put_table(wf_text *t, const wf_race *r) {
     wf_text_add(t, "</tbody></table>\n");
 }
 
+static int design_at(const wf_race *r, int a, int b) {
+    for (int d = 0; d < r->n_design; d++)
+        if (r->design[d].in_grid && r->design[d].at[0] == a && r->design[d].at[1] == b) return d;
+    return -1;
+}
+
+/* A cell's shade: 0 the lowest loss of the grid, 9 the highest (of those that did not diverge). */
+static void put_cell(wf_text *t, const wf_race *r, int d, double low, double high) {
+    wf_summary s;
+    wf_race_summary(r, d, &s);
+    if (s.diverged == r->n_seed || !isfinite(s.loss_mean)) {
+        wf_text_add(t, "<td class=\"gone\">%s</td>", s.diverged > 0 ? "diverged" : "&ndash;");
+        return;
+    }
+    double x = high > low ? (s.loss_mean - low) / (high - low) : 0;
+    wf_text_add(t, "<td style=\"--shade: %.2f\">%.3f <small>&plusmn; %.3f</small>", fmin(x, 1), s.loss_mean, s.loss_sd);
+    if (s.diverged > 0) wf_text_add(t, "<br><small class=\"bad\">%d of %d diverged</small>", s.diverged, r->n_seed);
+    wf_text_add(t, "</td>");
+}
+
+/* Two axes: the validation losses as a table of their own. */
+static void put_grid(wf_text *t, const wf_race *r) {
+    if (r->n_axis != 2) return;
+    double low = INFINITY, high = -INFINITY;
+    for (int d = 0; d < r->n_design; d++) {
+        wf_summary s;
+        wf_race_summary(r, d, &s);
+        if (!r->design[d].in_grid || s.diverged > 0 || !isfinite(s.loss_mean)) continue;
+        low = fmin(low, s.loss_mean);
+        high = fmax(high, s.loss_mean);
+    }
+    wf_text_add(t, "<h2>Validation loss by ");
+    put_escaped(t, r->axis[0].path);
+    wf_text_add(t, " and ");
+    put_escaped(t, r->axis[1].path);
+    wf_text_add(
+        t,
+        "</h2>\n<div class=\"scroll\"><table class=\"grid\"><caption>Mean over %d seeds, &plusmn; standard deviation; the "
+        "darker, the lower. Diverged: failed, or ended more than %.1f nats above its lowest validation loss.</caption>\n"
+        "<thead><tr><td></td>",
+        r->n_seed, WF_DIVERGED);
+    for (int b = 0; b < r->axis[1].n; b++) {
+        wf_text_add(t, "<th scope=\"col\">");
+        put_escaped(t, wf_grid_label(r, 1, b));
+        wf_text_add(t, "</th>");
+    }
+    wf_text_add(t, "</tr></thead>\n<tbody>");
+    for (int a = 0; a < r->axis[0].n; a++) {
+        wf_text_add(t, "<tr><th scope=\"row\">");
+        put_escaped(t, wf_grid_label(r, 0, a));
+        wf_text_add(t, "</th>");
+        for (int b = 0; b < r->axis[1].n; b++) put_cell(t, r, design_at(r, a, b), low, high);
+        wf_text_add(t, "</tr>\n");
+    }
+    wf_text_add(t, "</tbody></table></div>\n");
+}
+
 static void put_recipes(wf_text *t, const wf_race *r) {
     for (int d = 0; d < r->n_design; d++) {
         char *yaml = wf_value_yaml(r->design[d].recipe);
         wf_text_add(t, "<details><summary>");
         put_escaped(t, r->design[d].name);
-        wf_text_add(t, "</summary><pre>");
+        wf_text_add(t, "</summary>");
+        if (r->design[d].solved != NULL) {
+            wf_text_add(t, "<p>Made equal in size: ");
+            put_escaped(t, r->design[d].solved);
+            wf_text_add(t, ".</p>");
+        }
+        wf_text_add(t, "<pre>");
         put_escaped(t, yaml != NULL ? yaml : "");
         wf_text_add(t, "</pre></details>\n");
         wf_free(yaml);
@@ -122,6 +186,8 @@ static wf_status put_slot(wf_text *t, const wf_race *r, const char *name, size_t
         put_escaped(t, s = wf_verdict(r));
     else if (IS("TABLE"))
         put_table(t, r);
+    else if (IS("GRID"))
+        put_grid(t, r);
     else if (IS("RECIPES"))
         put_recipes(t, r);
     else if (IS("MACHINE"))

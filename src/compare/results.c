@@ -1,5 +1,6 @@
 /* results.c: results.json, written after every save and read back to continue a comparison. */
 #include "compare/compare.h"
+#include "compare/designs.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -78,6 +79,34 @@ static void put_entry(wf_text *t, const wf_entry *e) {
     wf_text_add(t, "}");
 }
 
+static void put_place(wf_text *t, const wf_race *r, const wf_design *g) {
+    if (g->in_grid) {
+        wf_text_add(t, ", \"at\": [");
+        for (int a = 0; a < r->n_axis; a++) wf_text_add(t, "%s%d", a > 0 ? ", " : "", g->at[a]);
+        wf_text_add(t, "]");
+    }
+    if (g->solved != NULL) {
+        wf_text_add(t, ", \"solved\": ");
+        put_string(t, g->solved);
+    }
+}
+
+static void put_grid(wf_text *t, const wf_race *r) {
+    if (r->n_axis == 0) return;
+    wf_text_add(t, ", \"grid\": [");
+    for (int a = 0; a < r->n_axis; a++) {
+        wf_text_add(t, "%s{\"path\": ", a > 0 ? ", " : "");
+        put_string(t, r->axis[a].path);
+        wf_text_add(t, ", \"values\": [");
+        for (int i = 0; i < r->axis[a].n; i++) {
+            if (i > 0) wf_text_add(t, ", ");
+            put_string(t, wf_grid_label(r, a, i));
+        }
+        wf_text_add(t, "]}");
+    }
+    wf_text_add(t, "]");
+}
+
 static wf_status put_design(wf_text *t, const wf_race *r, int d) {
     const wf_design *g = &r->design[d];
     wf_summary s;
@@ -105,7 +134,9 @@ static wf_status put_design(wf_text *t, const wf_race *r, int d) {
         put_field(t, fields[i].name, fields[i].value);
         wf_text_add(t, ", ");
     }
-    wf_text_add(t, "\"done\": %d, \"failed\": %d,\n   \"recipe\": ", s.done, s.failed);
+    wf_text_add(t, "\"done\": %d, \"failed\": %d, \"diverged\": %d", s.done, s.failed, s.diverged);
+    put_place(t, r, g);
+    wf_text_add(t, ",\n   \"recipe\": ");
     for (const char *c = recipe; *c; c++) /* strings of the recipe may hold '<' too */
         if (*c == '<')
             wf_text_add(t, "\\u003c");
@@ -132,8 +163,10 @@ char *wf_results_json(const wf_race *r) {
     put_string(&t, r->path);
     wf_text_add(&t, ", \"machine\": ");
     put_string(&t, r->machine != NULL ? r->machine : "");
-    wf_text_add(&t, ", \"seeds\": %d, \"scored\": \"%s\",\n \"designs\": [\n", r->n_seed,
+    wf_text_add(&t, ", \"seeds\": %d, \"scored\": \"%s\"", r->n_seed,
                 r->task->objective == WF_OBJECTIVE_CLASSES ? "sample" : "token");
+    put_grid(&t, r);
+    wf_text_add(&t, ",\n \"designs\": [\n");
     wf_free(verdict);
     wf_status s = WF_OK;
     for (int d = 0; s == WF_OK && d < r->n_design; d++) {

@@ -48,13 +48,21 @@ static row row_of(const wf_race *r, int d) {
     return w;
 }
 
+static int name_width(const wf_race *r) {
+    size_t n = 12;
+    for (int d = 0; d < r->n_design; d++)
+        if (strlen(r->design[d].name) > n) n = strlen(r->design[d].name);
+    return n < 28 ? (int)n : 28;
+}
+
 static void add_row(wf_text *t, const wf_race *r, int d, int columns) {
     wf_summary s;
     wf_race_summary(r, d, &s);
     row w = row_of(r, d);
     char a[32], b[16], c[16], e[16], f[32], line[256];
     const char *state = w.failed == r->n_seed ? "failed" : w.running > 0 ? "running" : w.failed > 0 ? "part failed" : "done";
-    int n = snprintf(line, sizeof line, "%-16.16s %-11s %5.0f%% %7s  %-17s %7s %8s %8s", r->design[d].name, state,
+    int wide = name_width(r),
+        n = snprintf(line, sizeof line, "%-*.*s %-11s %5.0f%% %7s  %-17s %7s %8s %8s", wide, wide, r->design[d].name, state,
                      w.total > 0 ? 100.0 * (double)w.steps / (double)w.total : 0.0, loss_text(w.train_loss, NAN, f),
                      loss_text(s.loss_mean, s.loss_sd, a), short_number((double)r->design[d].cost.parameters, b),
                      short_number(s.tokens_per_second, c), short_number((double)r->design[d].cost.peak_bytes, e));
@@ -65,7 +73,7 @@ static void add_row(wf_text *t, const wf_race *r, int d, int columns) {
 char *wf_race_table(const wf_race *r, int columns) {
     wf_text t = {0};
     char head[256];
-    snprintf(head, sizeof head, "%-16s %-11s %6s %7s  %-17s %7s %8s %8s", "design", "state", "steps", "train",
+    snprintf(head, sizeof head, "%-*s %-11s %6s %7s  %-17s %7s %8s %8s", name_width(r), "design", "state", "steps", "train",
              "validation loss", "params", "tokens/s", "memory");
     if (columns > 0 && (int)strlen(head) > columns) head[columns] = '\0';
     wf_text_add(&t, "%s\n", head);
@@ -108,16 +116,24 @@ static bool wins_every_seed(const wf_race *r, int a, int b) {
     return true;
 }
 
+static void add_diverged(wf_text *t, const wf_race *r, const wf_summary *sum) {
+    int n = 0;
+    for (int d = 0; d < r->n_design; d++) n += sum[d].diverged > 0;
+    if (n == 0) return;
+    wf_text_add(t, "Diverged (failed, or ended %.1f above the lowest validation loss) in", WF_DIVERGED);
+    for (int d = 0, k = 0; d < r->n_design; d++)
+        if (sum[d].diverged > 0)
+            wf_text_add(t, "%s %s %d of %d", k++ > 0 ? "," : "", r->design[d].name, sum[d].diverged, r->n_seed);
+    wf_text_add(t, " seeds; the table says more. ");
+}
+
 char *wf_verdict(const wf_race *r) {
     wf_summary *sum = wf_alloc_array((size_t)r->n_design, sizeof *sum);
     if (sum == NULL) return NULL;
-    int best, second, failed = 0, open = 0;
+    int best, second, open = 0;
     rank(r, &best, &second, sum);
     wf_text t = {0};
-    for (int d = 0; d < r->n_design; d++) {
-        failed += sum[d].failed > 0;
-        open += sum[d].done + sum[d].failed < r->n_seed;
-    }
+    for (int d = 0; d < r->n_design; d++) open += sum[d].done + sum[d].failed < r->n_seed;
     if (open > 0) wf_text_add(&t, "The comparison is still running: %d of %d designs are not finished. ", open, r->n_design);
     if (best >= 0 && second >= 0) {
         double gap = sum[second].loss_mean - sum[best].loss_mean;
@@ -134,8 +150,7 @@ char *wf_verdict(const wf_race *r) {
     } else if (best >= 0) {
         wf_text_add(&t, "%s: validation loss %.4f. ", r->design[best].name, sum[best].loss_mean);
     }
-    if (failed > 0)
-        wf_text_add(&t, "%d design%s failed in at least one seed; the table says why. ", failed, failed == 1 ? "" : "s");
+    add_diverged(&t, r, sum);
     wf_free(sum);
     if (t.failed || t.s == NULL) {
         wf_text_free(&t);

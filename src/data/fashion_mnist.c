@@ -1,7 +1,7 @@
 /* fashion_mnist.c: task `fashion-mnist`: 70,000 grey pictures 28x28 of clothes in 10 classes (Xiao, Rasul, Vollgraf 2017,
  * arXiv 1708.07747), from Debian's dataset-fashion-mnist. The folder may hold any data set in the four idx files of MNIST.
  *
- * Pixels are shown as (x / 255 - 0.2860) / 0.3530: mean and standard deviation over the 60,000 training pictures.
+ * Pixels are shown as (x / 255 - 0.2860) / 0.3530 unless the recipe says otherwise: mean and standard deviation over the 60,000 training pictures.
  */
 #include "data/tasks.h"
 
@@ -10,16 +10,20 @@
 typedef struct fashion_options {
     const char *path;
     int64_t train, valid;
+    double mean, std;
 } fashion_options;
 
-static const wf_option options[] = {{"path", WF_OPT_TEXT, offsetof(fashion_options, path), "/usr/share/datasets/fashion-mnist",
-                                     0, 0, NULL,
-                                     "folder with {train,t10k}-{images-idx3,labels-idx1}-ubyte, each gzipped (.gz) or plain"},
-                                    {"train", WF_OPT_INT, offsetof(fashion_options, train), "0", 0, 1 << 30, NULL,
-                                     "use only the first N training pictures; 0: all"},
-                                    {"valid", WF_OPT_INT, offsetof(fashion_options, valid), "0", 0, 1 << 30, NULL,
-                                     "use only the first N test pictures; 0: all"},
-                                    WF_OPT_END};
+static const wf_option options[] = {
+    {"path", WF_OPT_TEXT, offsetof(fashion_options, path), "/usr/share/datasets/fashion-mnist", 0, 0, NULL,
+     "folder with {train,t10k}-{images-idx3,labels-idx1}-ubyte, each gzipped (.gz) or plain"},
+    {"train", WF_OPT_INT, offsetof(fashion_options, train), "0", 0, 1 << 30, NULL,
+     "use only the first N training pictures; 0: all"},
+    {"valid", WF_OPT_INT, offsetof(fashion_options, valid), "0", 0, 1 << 30, NULL,
+     "use only the first N test pictures; 0: all"},
+    {"mean", WF_OPT_REAL, offsetof(fashion_options, mean), "0.2860", 0, 1, NULL,
+     "pixels are shown as (x / 255 - mean) / std; default: of the training pictures"},
+    {"std", WF_OPT_REAL, offsetof(fashion_options, std), "0.3530", 1e-3, 1, NULL, "mean 0.5 with std 0.5 shows them in [-1,1]"},
+    WF_OPT_END};
 
 static const char *const class_names[] = {"T-shirt/top", "trouser", "pullover", "dress", "coat",
                                           "sandal",      "shirt",   "sneaker",  "bag",   "ankle boot"};
@@ -83,8 +87,8 @@ static wf_status open_fashion(wf_task *t) {
         return WF_ENOMEM;
     }
     t->data = im;
-    t->mean = 0.2860;
-    t->std = 0.3530;
+    t->mean = o->mean;
+    t->std = o->std;
     wf_status s = load_split(t, im, folder, WF_TRAIN);
     if (s == WF_OK) s = load_split(t, im, folder, WF_VALID);
     if (s == WF_OK)

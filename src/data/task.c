@@ -9,8 +9,9 @@
 #include <string.h>
 
 static const wf_task_type *const all_types[] = {
-    &wf_task_text,     &wf_task_wordnet,        &wf_task_fashion_mnist,
-    &wf_task_pictures, &wf_task_selective_copy, &wf_task_associative_recall,
+    &wf_task_text,           &wf_task_wordnet,        &wf_task_fashion_mnist,
+    &wf_task_pictures,       &wf_task_selective_copy, &wf_task_associative_recall,
+    &wf_task_wordnet_origin,
 };
 enum { N_TYPES = sizeof all_types / sizeof *all_types };
 

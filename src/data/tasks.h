@@ -5,7 +5,7 @@
 #include "data/data.h"
 
 extern const wf_task_type wf_task_text, wf_task_wordnet, wf_task_fashion_mnist, wf_task_pictures, wf_task_selective_copy,
-    wf_task_associative_recall;
+    wf_task_associative_recall, wf_task_wordnet_origin;
 
 /* A path of a recipe: as given; or, when nothing is there, relative to the recipe's own folder. wf_free it; NULL: no memory. */
 char *wf_task_path(const wf_task *t, const char *path);

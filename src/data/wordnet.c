@@ -1,11 +1,9 @@
 /* wordnet.c: task `wordnet`: the glosses (definitions and examples) of WordNet 3.0 as byte text, from Debian's wordnet-base.
  *
- * A line of data.{noun,verb,adj,adv} is one synset: `offset lex_filenum ss_type w_cnt word lex_id .. | gloss` (wndb(5WN)). Each
- * gloss goes to one split by the hash of its own text, so a gloss that occurs twice is never in both. Within a split glosses
+ * Each gloss goes to one split by the hash of its own text, so a gloss that occurs twice is never in both. Within a split glosses
  * follow in one fixed pseudo-random order, one a line: both splits are then samples of the same distribution.
  */
-#define _GNU_SOURCE /* memmem */
-#include "data/tasks.h"
+#include "data/glosses.h"
 
 #include <string.h>
 
@@ -26,53 +24,8 @@ static const wf_option options[] = {
      "gloss: glosses alone; dictionary: 'word, word (noun): gloss'"},
     WF_OPT_END};
 
-static const char *const parts[] = {"noun", "verb", "adj", "adv"};
-enum { N_PARTS = 4 };
-
-typedef struct gloss {
-    const char *s; /* the gloss, in the file's bytes */
-    size_t n;
-    const char *line; /* the synset's line, for its words */
-    int part;
-} gloss;
-
-typedef struct glosses {
-    gloss *item;
-    int64_t n, cap;
-} glosses;
-
-static wf_status add_gloss(glosses *g, gloss item) {
-    if (g->n == g->cap) {
-        int64_t cap = g->cap ? 2 * g->cap : 4096;
-        gloss *p = wf_grow(g->item, (size_t)g->cap * sizeof *p, (size_t)cap * sizeof *p);
-        if (!p) return WF_ENOMEM;
-        g->item = p;
-        g->cap = cap;
-    }
-    g->item[g->n++] = item;
-    return WF_OK;
-}
-
-static wf_status read_part(const wf_bytes *b, const char *file, int part, glosses *g) {
-    const char *p = (const char *)b->p, *end = p + b->n;
-    for (int line = 1; p < end; line++) {
-        const char *stop = memchr(p, '\n', (size_t)(end - p)), *next = stop ? stop + 1 : end;
-        if (!stop) stop = end;
-        if (*p != ' ' && stop > p) { /* lines of the licence begin with a blank */
-            const char *bar = memmem(p, (size_t)(stop - p), " | ", 3);
-            if (!bar) return wf_fail(WF_EFORMAT, "%s:%d: a synset without a gloss (no ' | ')", file, line);
-            const char *s = bar + 3, *e = stop;
-            while (e > s && (e[-1] == ' ' || e[-1] == '\r')) e--;
-            while (s < e && *s == ' ') s++;
-            if (e > s) WF_TRY(add_gloss(g, (gloss){s, (size_t)(e - s), p, part}));
-        }
-        p = next;
-    }
-    return WF_OK;
-}
-
 /* "word, other word (noun): " of a synset's line: `offset nn t w_cnt(hex) word lex_id word lex_id ..`. */
-static void put_words(wf_text *t, const gloss *g) {
+static void put_words(wf_text *t, const wf_gloss *g) {
     const char *p = g->line, *end = g->s - 3;
     int words = 0;
     for (int field = 0; field < 3 && p < end; field++) {
@@ -91,15 +44,15 @@ static void put_words(wf_text *t, const gloss *g) {
         do p++;
         while (p < end && *p != ' ');
     }
-    wf_text_add(t, " (%s): ", parts[g->part]);
+    wf_text_add(t, " (%s): ", wf_gloss_parts[g->part]);
 }
 
-static wf_status join(wf_task *t, const glosses *g) {
+static wf_status join(wf_task *t, const wf_glosses *g) {
     const wordnet_options *o = t->opt;
     wf_text text[2] = {{0}, {0}};
     bool dictionary = strcmp(o->entries, "dictionary") == 0;
     for (int64_t i = 0; i < g->n; i++) {
-        const gloss *q = &g->item[wf_shuffle((uint64_t)i, (uint64_t)g->n, 3)];
+        const wf_gloss *q = &g->item[wf_shuffle((uint64_t)i, (uint64_t)g->n, 3)];
         bool valid = (double)(wf_hash(q->s, q->n, 0) >> 11) * 0x1p-53 < o->valid;
         if (dictionary) put_words(&text[valid], q);
         wf_text_put(&text[valid], q->s, q->n);
@@ -118,32 +71,12 @@ static wf_status join(wf_task *t, const glosses *g) {
     return wf_fail(WF_ENOMEM, "task.wordnet: out of memory for the text");
 }
 
-static wf_status open_part(wf_task *t, const char *folder, int k, wf_bytes *b, glosses *g) {
-    char *file = wf_format("%s/data.%s", folder, parts[k]);
-    if (!file) return WF_ENOMEM;
-    wf_status s = wf_bytes_open(file, b);
-    if (s == WF_ENOTFOUND)
-        s = wf_value_fail(t->where, s,
-                          "task.wordnet: %s is not there: install the Debian package wordnet-base (apt install wordnet-base), "
-                          "or give its folder as 'path'",
-                          file);
-    if (s == WF_OK) s = read_part(b, file, k, g);
-    wf_free(file);
-    return s;
-}
-
 static wf_status open_wordnet(wf_task *t) {
     const wordnet_options *o = t->opt;
-    wf_bytes b[N_PARTS] = {{0}};
-    glosses g = {0};
-    wf_status s = WF_OK;
-    char *folder = wf_task_path(t, o->path);
-    if (!folder) return WF_ENOMEM;
-    for (int k = 0; k < N_PARTS && s == WF_OK; k++) s = open_part(t, folder, k, &b[k], &g);
+    wf_glosses g = {0};
+    wf_status s = wf_glosses_open(t, o->path, &g);
     if (s == WF_OK) s = join(t, &g);
-    for (int k = 0; k < N_PARTS; k++) wf_bytes_close(&b[k]);
-    wf_free(g.item);
-    wf_free(folder);
+    wf_glosses_close(&g);
     return s;
 }
 

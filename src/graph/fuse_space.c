@@ -95,7 +95,10 @@ bool wf_result_strides(const wf_node *n, const wf_shape *space, wf_fit_class c, 
     int64_t over[WF_MAX_RANK];
     const wf_shape *s = wf_iteration_shape(n);
     broadcast(n, s, over);
-    return over_space(s, over, space, c, stride);
+    if (!over_space(s, over, space, c, stride)) return false;
+    /* A sum over rows cannot run along the columns, which another operator's shape may make of them. */
+    int last = space->rank - 1;
+    return !wf_is_accumulation(n->op->row) || c == WF_FIT_NARROW || space->dim[last] == 1 || stride[last] != 0;
 }
 
 bool wf_same_strides(const wf_shape *space, const int64_t *a, const int64_t *b) {

@@ -25,6 +25,9 @@ typedef struct wf_train_options_t {
     int64_t data_seed;                  /* order of samples */
     int64_t valid_every, valid_batches; /* 0: only at the end; 0: whole split */
     double checkpoint_minutes;
+    const char *start;   /* a model to start from, or NULL */
+    bool reset_state;    /* its counters and running statistics begin anew */
+    int64_t recalibrate; /* batches after the last step that move running statistics alone */
 } wf_train_opt;
 extern const wf_option wf_train_options[];
 
@@ -61,6 +64,8 @@ const wf_train_opt *wf_run_options(const wf_run *r);
  * negative: only plan). info (may be NULL): the plan of one batch. */
 wf_status wf_measure(wf_model *m, const wf_task *t, wf_split split, int64_t size, int64_t batches, wf_dtype compute,
                      wf_metrics *out, wf_plan_info *info);
+/* Trainable parameters of the model that a recipe makes for a task, without giving it numbers; negative + message on error. */
+int64_t wf_recipe_parameters(const wf_value *recipe, const wf_task *t);
 /* Predicted from the plans, before anything runs. */
 typedef struct wf_run_cost {
     int64_t parameters;

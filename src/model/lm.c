@@ -15,7 +15,7 @@
 typedef struct options {
     wf_stack_opt stack;
     int64_t vocab, length, width;
-    bool tied, embed_norm;
+    bool tied, embed_norm, centred;
     const char *final_norm, *embed_scale;
     double embed_std;
 } options;
@@ -29,6 +29,9 @@ static const wf_option table[] = {
     {"tied", WF_OPT_BOOL, offsetof(options, tied), "true", 0, 0, NULL, "the output matrix is the embedding"},
     {"final_norm", WF_OPT_CHOICE, offsetof(options, final_norm), "auto", 0, 0, "auto|true|false",
      "norm before the head; auto: as the placement needs"},
+    {"centred", WF_OPT_BOOL, offsetof(options, centred), "false", 0, 0, NULL,
+     "subtract the mean over the channels from every token before the blocks (trains a Pre-RMSNorm network: explain "
+     "zero-mean)"},
     {"embed_norm", WF_OPT_BOOL, offsetof(options, embed_norm), "false", 0, 0, NULL, "norm of the embedding"},
     {"embed_scale", WF_OPT_CHOICE, offsetof(options, embed_scale), "none", 0, 0, "none|sqrt_width",
      "factor on embeddings before positions are added"},
@@ -76,6 +79,7 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *ids) {
     wf_node *x = wf_gather(g, wf_use(b, m, "embed.weight"), ids);
     if (!strcmp(o->embed_scale, "sqrt_width")) x = wf_mul_c(g, x, sqrt((double)o->width));
     x = apply_if(b, m, "position", x);
+    if (o->centred) x = wf_centred(b, x);
     x = wf_drop(b, m, apply_if(b, m, "embed_norm", x), o->stack.dropout);
     x = wf_apply_child(b, m, "blocks", x);
     wf_tap(b, m, "hidden", x);
@@ -103,4 +107,6 @@ const wf_part wf_model_lm = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "head",
+    .writers = "embed.weight position.table",
 };

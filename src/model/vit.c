@@ -17,7 +17,7 @@ typedef struct options {
     const wf_value *patch_linear;
     int64_t image_height, image_width, channels, patch, patch_width, classes, width;
     const char *pool, *positions, *patch_order, *final_norm;
-    bool distilled, patch_norm, head_bias;
+    bool distilled, patch_norm, head_bias, centred;
     double temperature, patch_norm_eps;
 } options;
 
@@ -48,6 +48,9 @@ static const wf_option table[] = {
     {"final_norm", WF_OPT_CHOICE, offsetof(options, final_norm), "auto", 0, 0, "auto|true|false",
      "norm after the blocks; auto: as the placement needs"},
     {"head_bias", WF_OPT_BOOL, offsetof(options, head_bias), "true", 0, 0, NULL, "bias of the head"},
+    {"centred", WF_OPT_BOOL, offsetof(options, centred), "false", 0, 0, NULL,
+     "subtract the mean over the channels from every token before the blocks (trains a Pre-RMSNorm network: explain "
+     "zero-mean)"},
     WF_OPT_END};
 
 typedef struct sizes {
@@ -101,6 +104,9 @@ static wf_status setup(wf_module *m) {
     int64_t D = o->width, I = o->channels * s->ph * s->pw;
     m->in = m->out = D;
     m->model->max_length = s->n + s->prefix;
+    m->model->grid[0] = s->rows;
+    m->model->grid[1] = s->cols;
+    m->model->prefix = s->prefix;
     WF_TRY(wf_stack_prepare(m, &o->stack, WF_INIT_TRUNC_NORMAL));
     if (o->patch_norm && !wf_child_text(m, "patch_in_norm", "norm", I, I, "{name: layernorm, eps: %.17g}", o->patch_norm_eps))
         return WF_EINVAL;
@@ -178,7 +184,9 @@ static wf_node *tokens(wf_build *b, wf_module *m, wf_node *x) {
     part[n++] = wf_as(b, x, b->compute == WF_F64 ? WF_F64 : WF_F32);
     x = n > 1 ? wf_concat(g, part, n, 1) : x;
     if (learned) x = wf_add(g, x, wf_use(b, m, "positions"));
-    return wf_drop(b, m, apply_if(b, m, "position", x), o->stack.dropout);
+    x = apply_if(b, m, "position", x);
+    if (o->centred) x = wf_centred(b, x);
+    return wf_drop(b, m, x, o->stack.dropout);
 }
 
 static wf_node *at(wf_graph *g, wf_node *x, int64_t i) {
@@ -246,4 +254,6 @@ const wf_part wf_model_vit = {
     .bidirectional_ok = true,
     .setup = setup,
     .forward = forward,
+    .readers = "head head_dist",
+    .writers = "patch class_token dist_token positions position.table",
 };

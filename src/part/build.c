@@ -16,7 +16,14 @@ void wf_build_start(wf_build *b, wf_graph *g) {
     b->compute = WF_F32;
 }
 
+wf_build **wf_build_handle(wf_build *b) {
+    if (!b->handle && (b->handle = wf_arena_alloc(wf_graph_arena(b->g), sizeof *b->handle))) *b->handle = b;
+    return b->handle;
+}
+
 void wf_build_end(wf_build *b) {
+    if (b->handle) *b->handle = NULL;
+    b->handle = NULL;
     casts *c = b->memo;
     if (c) wf_free(c->pair);
     wf_free(c);
@@ -106,6 +113,10 @@ wf_status wf_keep(wf_build *b, wf_node *state, wf_node *value) {
     return effect(b, wf_assign(b->g, state, value));
 }
 
+wf_node *wf_centred(wf_build *b, wf_node *x) {
+    return x ? wf_sub(b->g, x, wf_mean(b->g, x, 1u << (x->shape.rank - 1), true)) : NULL;
+}
+
 uint64_t wf_stream(wf_build *b) {
     return ++b->next_stream;
 }
@@ -115,7 +126,7 @@ void wf_tap(wf_build *b, const wf_module *m, const char *what, wf_node *n) {
 }
 
 wf_node *wf_drop(wf_build *b, const wf_module *m, wf_node *x, double p) {
-    if (!b->train || p <= 0 || !x) return x;
+    if (!b->train || b->no_dropout || p <= 0 || !x) return x;
     if (!b->seed) return fail(b, m, WF_EINVAL, "dropout needs a seed: set wf_build.seed");
     return wf_dropout(b->g, x, p, b->seed, wf_stream(b));
 }
@@ -127,12 +138,25 @@ static const char *last_word(const char *name) {
     return dot ? dot + 1 : name;
 }
 
+/* Name the mixers that can generate. */
+static wf_node *no_stream(wf_build *b, const wf_module *m) {
+    int n = 0;
+    const wf_part *const *all = wf_part_all(&n);
+    char why[512] = "";
+    size_t at = (size_t)snprintf(why, sizeof why, "has no streaming form, so a model with it cannot generate step by step; train "
+                                                  "one with mixer: softmax to generate (all that can:");
+    for (int i = 0, known = 0; i < n; i++)
+        if (!strcmp(all[i]->slot, "mixer") && all[i]->step && at < sizeof why)
+            at += (size_t)snprintf(why + at, sizeof why - at, "%s %s", known++ ? "," : "", all[i]->name);
+    if (at < sizeof why) snprintf(why + at, sizeof why - at, ")");
+    return fail(b, m, WF_EUNSUPPORTED, why);
+}
+
 wf_node *wf_apply(wf_build *b, wf_module *m, wf_node *x) {
     if (!x) return NULL;
     if (!m) return wf_graph_fail(b->g, WF_EINVAL, "no such module");
     const wf_part *p = m->part;
-    if (b->step && !p->step && !strcmp(p->slot, "mixer"))
-        return fail(b, m, WF_EUNSUPPORTED, "has no streaming form; it cannot generate step by step");
+    if (b->step && !p->step && !strcmp(p->slot, "mixer")) return no_stream(b, m);
     if (!p->forward) return fail(b, m, WF_EUNSUPPORTED, "cannot be applied to a stream");
     bool named = m->name[0] != 0;
     if (b->tap_io) wf_tap(b, m, "input", x);

@@ -2,6 +2,8 @@
 #include "part/channel/channel.h"
 #include "part/linear/linear.h"
 #include "part/mixer/heads.h"
+#include "part/mixer/sparse.h"
+#include "part/mixer/tokens.h"
 #include "part/norm/norm.h"
 #include "part/placement/placement.h"
 #include "part/position/position.h"
@@ -14,16 +16,23 @@
 static const wf_part *const parts[] = {
     /* norm */
     &wf_norm_layernorm, &wf_norm_rmsnorm, &wf_norm_groupnorm, &wf_norm_batchnorm, &wf_norm_dyt, &wf_norm_l2norm, &wf_norm_none,
+    &wf_norm_unified, &wf_norm_power, &wf_norm_groupscale, &wf_norm_repbn, &wf_norm_prepbn, &wf_norm_crmsnorm, &wf_norm_srmsnorm, &wf_norm_affinemap,
+    &wf_norm_adaln,
     /* linear */
-    &wf_linear_dense, &wf_linear_sigma,
+    &wf_linear_dense, &wf_linear_sigma, &wf_linear_zero_mean,
     /* position */
     &wf_position_learned, &wf_position_sinusoidal, &wf_position_rope, &wf_position_alibi, &wf_position_none,
+    &wf_position_lrpe,
     /* mixer */
     &wf_mixer_softmax, &wf_mixer_linear, &wf_mixer_sigmoid, &wf_mixer_complex,
+    &wf_mixer_flow, &wf_mixer_norm_attention, &wf_mixer_diag_attention, &wf_mixer_simplified_linear,
+    &wf_mixer_pool, &wf_mixer_identity, &wf_mixer_random, &wf_mixer_spatialfc, &wf_mixer_glu, &wf_mixer_cross,
+    &wf_mixer_performer, &wf_mixer_linformer, &wf_mixer_longformer, &wf_mixer_bigbird, &wf_mixer_lsh,
     /* channel */
     &wf_channel_mlp, &wf_channel_swiglu, &wf_channel_geglu,
+    &wf_channel_glu,
     /* topology */
-    &wf_topology_plain,
+    &wf_topology_plain, &wf_topology_macaron, &wf_topology_wide, &wf_topology_activator, &wf_topology_mixer_only,
 };
 /* clang-format on */
 

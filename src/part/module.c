@@ -1,6 +1,7 @@
 /* module.c: the tree of modules: declaring parameters, adding children, finding them, sharing tensors. */
-#include "part/part.h"
+#include "part/override.h"
 
+#include <math.h>
 #include <string.h>
 
 static char *path_of(wf_model *model, const char *parent, const char *name) {
@@ -143,7 +144,8 @@ wf_status wf_share(wf_module *m, const char *name, wf_param *p) {
 
 static wf_status read_options(wf_module *m, const wf_value *options) {
     const wf_part *part = m->part;
-    static const char *const also[] = {"name", NULL};
+    static const char *const of_part[] = {"name", NULL}, *const of_model[] = {"name", "parts", NULL};
+    const char *const *also = m->parent || strcmp(part->slot, "model") ? of_part : of_model;
     size_t size = part->opt_size ? part->opt_size : 1;
     char what[160];
     snprintf(what, sizeof what, "%s.%s", part->slot, part->name);
@@ -203,16 +205,20 @@ static wf_status check_mixer(const wf_model *model, const wf_part *part, const w
     return s;
 }
 
-wf_module *wf_child_with(wf_module *m, const char *name, const char *slot, const char *default_name, const wf_value *spec,
-                         int64_t in, int64_t out, const void *args) {
+/* The child that `spec` names, by now with what `parts` say of it. */
+static wf_module *child_of(wf_module *m, const char *name, const char *slot, const char *default_name, const wf_value *spec,
+                           int64_t in, int64_t out, const void *args) {
     wf_model *model = m->model;
-    if (!spec && model->defaults) spec = wf_value_get(model->defaults, slot);
     const char *want = default_name;
     if (spec && spec->kind == WF_V_TEXT) {
         want = spec->text;
     } else if (spec && spec->kind == WF_V_MAP) {
         const wf_value *n = wf_value_get(spec, "name");
-        if (n && n->kind == WF_V_TEXT) want = n->text;
+        if (n && n->kind != WF_V_TEXT) {
+            wf_value_fail(n, WF_EINVAL, "%s: a name is a word, like {name: %s}", slot, default_name);
+            return NULL;
+        }
+        if (n) want = n->text;
     } else if (spec && spec->kind != WF_V_NULL) {
         wf_value_fail(spec, WF_EINVAL, "%s: a name or a map with a name, like {name: %s}", slot, default_name);
         return NULL;
@@ -224,6 +230,17 @@ wf_module *wf_child_with(wf_module *m, const char *name, const char *slot, const
     }
     if (check_mixer(model, part, spec) != WF_OK) return NULL;
     return make_child(m, model, name, part, spec, in, out, args);
+}
+
+wf_module *wf_child_with(wf_module *m, const char *name, const char *slot, const char *default_name, const wf_value *spec,
+                         int64_t in, int64_t out, const void *args) {
+    wf_model *model = m->model;
+    if (!spec && model->defaults) spec = wf_value_get(model->defaults, slot);
+    if (model->parts) {
+        char *path = path_of(model, m->name, name);
+        if (!path || wf_override(model, path, default_name, &spec) != WF_OK) return NULL;
+    }
+    return child_of(m, name, slot, default_name, spec, in, out, args);
 }
 
 wf_module *wf_child_spec(wf_module *m, const char *name, const char *slot, const char *default_name, const wf_value *spec,
@@ -258,8 +275,15 @@ wf_module *wf_child_linear(wf_module *m, const char *name, int64_t in, int64_t o
 
 wf_module *wf_child_dense(wf_module *m, const char *name, int64_t in, int64_t out, bool bias, wf_linear_role role) {
     wf_linear_args *a = linear_args(m, bias, role);
-    const wf_part *dense = wf_part_find("linear", "dense");
-    return a && dense ? make_child(m, m->model, name, dense, NULL, in, out, a) : NULL;
+    const wf_value *spec = NULL;
+    char *path = path_of(m->model, m->name, name);
+    if (!a || !path || wf_override(m->model, path, "dense", &spec) != WF_OK) return NULL;
+    return child_of(m, name, "linear", "dense", spec, in, out, a);
+}
+
+bool wf_linear_bias(const wf_module *m, const char *choice) {
+    const wf_linear_args *a = m->args;
+    return choice && strcmp(choice, "model") ? !strcmp(choice, "true") : a ? a->bias : m->model->bias;
 }
 
 wf_init wf_linear_init(const wf_module *m) {
@@ -268,7 +292,25 @@ wf_init wf_linear_init(const wf_module *m) {
     wf_init init = model->init.kind == WF_INIT_ZERO ? (wf_init){WF_INIT_NORMAL, 0.02} : model->init;
     if (a && a->role == WF_LINEAR_RESIDUAL && model->residual_std > 0) init.a = model->residual_std;
     if (a && a->role == WF_LINEAR_VALUE && model->value_std > 0) init.a = model->value_std;
-    return init;
+    if (init.kind != WF_INIT_XAVIER && init.kind != WF_INIT_FAN_IN) return init;
+    /* These take their size from the shape; what the model says of residual branches is a factor on it. */
+    double part = model->init.a > 0 ? init.a / model->init.a : 1;
+    double width = init.kind == WF_INIT_XAVIER ? sqrt(6.0 / (double)(m->in + m->out)) : 1 / sqrt((double)m->in);
+    return (wf_init){WF_INIT_UNIFORM, width * part};
+}
+
+wf_init wf_linear_bias_init(const wf_module *m) {
+    if (m->model->init.kind != WF_INIT_FAN_IN) return (wf_init){WF_INIT_ZERO, 0};
+    return (wf_init){WF_INIT_UNIFORM, 1 / sqrt((double)m->in)};
+}
+
+wf_status wf_linear_declare(wf_module *m, const char *bias) {
+    const wf_linear_args *a = m->args;
+    uint32_t flags = a && a->role == WF_LINEAR_HEAD ? 0 : WF_PARAM_MATRIX;
+    if (!wf_declare(m, "weight", WF_SHAPE(m->out, m->in), wf_linear_init(m), flags)) return WF_ENOMEM;
+    if (wf_linear_bias(m, bias) && !wf_declare(m, "bias", WF_SHAPE(m->out), wf_linear_bias_init(m), WF_PARAM_NO_DECAY))
+        return WF_ENOMEM;
+    return WF_OK;
 }
 
 bool wf_bias_wanted(const wf_module *m, const char *choice) {
@@ -319,5 +361,7 @@ wf_model *wf_model_of_part(const char *slot, const wf_value *spec, int64_t in, i
 }
 
 wf_module *wf_model_root(wf_model *model, const wf_part *part, const wf_value *options) {
-    return make_child(NULL, model, "", part, options, 0, 0, NULL);
+    if (!strcmp(part->slot, "model") && wf_overrides_read(model, options) != WF_OK) return NULL;
+    wf_module *root = make_child(NULL, model, "", part, options, 0, 0, NULL);
+    return root && wf_overrides_check(model) == WF_OK ? root : NULL;
 }

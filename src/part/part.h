@@ -18,7 +18,18 @@ typedef struct wf_model wf_model;
 typedef struct wf_build wf_build;
 
 /* ---- parameters ---- */
-typedef enum { WF_INIT_ZERO, WF_INIT_ONE, WF_INIT_CONST, WF_INIT_NORMAL, WF_INIT_UNIFORM, WF_INIT_TRUNC_NORMAL } wf_init_kind;
+typedef enum {
+    WF_INIT_ZERO,
+    WF_INIT_ONE,
+    WF_INIT_CONST,
+    WF_INIT_NORMAL,
+    WF_INIT_UNIFORM,
+    WF_INIT_TRUNC_NORMAL,
+    WF_INIT_GEOMETRIC, /* entry i of n: a^(-i/n) */
+    WF_INIT_DIRECTION, /* a random vector of length a */
+    WF_INIT_XAVIER,    /* of linear weights only (wf_linear_init): uniform, half-width sqrt(6 / (in + out)) */
+    WF_INIT_FAN_IN,    /* the same: uniform, half-width 1 / sqrt(in), and so the biases */
+} wf_init_kind;
 typedef struct wf_init {
     wf_init_kind kind;
     double a; /* CONST: value; NORMAL, TRUNC_NORMAL (cut at 2 std): std; UNIFORM: half-width */
@@ -35,6 +46,9 @@ typedef struct wf_param {
     wf_init init;
     uint32_t flags;
     int uses; /* modules that share it */
+    /* First numbers that are no independent draws of `init` (orthogonal rows, random lists): set after declaring, else NULL. */
+    void (*fill)(wf_tensor *t, wf_rng *r, const void *ctx);
+    const void *fill_ctx;
 } wf_param;
 
 /* ---- a module ---- */
@@ -52,7 +66,8 @@ struct wf_module {
     const char **param_name; /* local names ("weight"), pair with param */
     wf_module *parent;
     const void
-        *args; /* what the parent hands over beside options: wf_linear_args, wf_sublayer_args, wf_stack_opt; may be NULL */
+        *args;   /* what the parent hands over beside options: wf_linear_args, wf_sublayer_args, wf_stack_opt; may be NULL */
+    bool opaque; /* set in setup: with these options `readers` and `writers` of the part do not hold */
 };
 
 /* One registration struct per part; the table of all is src/part/catalogue.c (model parts: src/model/). */
@@ -75,10 +90,25 @@ struct wf_part {
      * scores: fill the spec (slopes, bias). What a scheme does not do is NULL. Models apply `forward`, mixers the others. */
     wf_status (*rotate)(wf_build *b, wf_module *m, wf_node **q, wf_node **k);
     wf_status (*bias)(wf_build *b, wf_module *m, int64_t heads, wf_attention_spec *s);
+    /* Norms that are an affine map in evaluation: fill a[D], b[D] of y = a x + b from the module's present numbers. NULL: never;
+     * WF_EUNSUPPORTED + reason: not with these options. */
+    wf_status (*fold)(const wf_module *m, double *a, double *b);
     /* After all parameters of a new model have their first numbers: set those that follow from others. May be NULL. */
     wf_status (*start)(wf_module *m);
     /* Linears that make their weight of several tensors: write the effective weight [O,I]. NULL: "weight" is it. */
     wf_status (*fold_weight)(const wf_module *m, float *w);
+    /* The same of their bias [O]. NULL: "bias" is it, where there is one. */
+    wf_status (*fold_bias)(const wf_module *m, float *bias);
+    /* For transforms of finished models (src/transform). Space-separated names of what is inside the part.
+     * readers: the children of slot linear that read x, the part's input: they and nothing else, each of them x itself and all
+     *   of it. What scales x can then be put into them. Mixers of wf_heads: "q k v"; mlp: "up"; swiglu, geglu: "gate up".
+     *   Options under which this does not hold set wf_module.opaque in setup.
+     * writers: the children of slot linear whose output is the part's output y: y is the sum of what they give and of nothing
+     *   else, and an inner norm stands directly in front of them. Mixers of wf_heads: "o"; channel mixers: "down".
+     * Of a model: readers read the final norm's output ("head"); writers put the first vectors of the stream, and are children
+     *   of slot linear, or parameters [.., D] ("embed.weight position.table").
+     * NULL: something else touches x or y too (pooling, products of x with itself): nothing can be put there. */
+    const char *readers, *writers;
 };
 const wf_part *wf_part_find(const char *slot, const char *name); /* NULL + message naming the nearest */
 const wf_part *const *wf_part_all(int *n);
@@ -117,7 +147,12 @@ typedef struct wf_linear_args {
 wf_module *wf_child_linear(wf_module *m, const char *name, int64_t in, int64_t out, bool bias, wf_linear_role role);
 /* A dense linear whatever the model wants of its linears (heads, patch embeddings). */
 wf_module *wf_child_dense(wf_module *m, const char *name, int64_t in, int64_t out, bool bias, wf_linear_role role);
-wf_init wf_linear_init(const wf_module *m); /* in a linear's setup: the initial weights its model and role ask for */
+/* Whether a linear has a bias: its option `bias`, "model" meaning what the part around it asked for. */
+bool wf_linear_bias(const wf_module *m, const char *choice);
+/* In a linear's setup: parameters "weight" [O,I] and, if so, "bias" [O], with the first numbers their model and role ask for. */
+wf_status wf_linear_declare(wf_module *m, const char *bias);
+wf_init wf_linear_init(const wf_module *m);      /* in a linear's setup: the initial weights its model and role ask for */
+wf_init wf_linear_bias_init(const wf_module *m); /* the same of its bias */
 /* "model" | "true" | "false", as options named `bias` have it. */
 bool wf_bias_wanted(const wf_module *m, const char *choice);
 /* What a placement tells the part inside: a norm in front of its last linear (NormFormer). Call in setup of mixers and channels:
@@ -129,6 +164,19 @@ wf_status wf_inner_norm_setup(wf_module *m, int64_t width);
 wf_node *wf_inner_norm(wf_build *b, wf_module *m, wf_node *x);
 wf_status wf_module_fail(const wf_module *m, wf_status s, const char *fmt, ...)
     WF_PRINTF(3, 4); /* with file:line and the module's name */
+
+/* ---- single modules of a recipe (override.c) ----
+ * The entry `parts` of a recipe's model says of single modules what they are instead of what the model would make them:
+ *     parts: {"blocks.*.mixer.q": {bias: true}, "blocks.0.channel_in_norm": none, final_norm: {name: rmsnorm, eps: 1e-5}}
+ * A key is a module's path; * stands for any one word of it. A value is laid over what the module would be: a map without a
+ * name (or with the same) changes options, another name replaces the part. Of several keys that fit, the one with the fewest *
+ * holds, the later one of equals. A layer scale (blocks.*.channel_scale) can be `none`. A key that fits nothing is an error. */
+/* Whether `parts` says that the parameter m.name is not there. */
+bool wf_part_absent(wf_module *m, const char *name);
+/* Whether `path` fits `pattern`, and how many * that took (-1: it does not fit). */
+int wf_path_fits(const char *pattern, const char *path);
+/* `path` with * in place of its numbers ("blocks.*.mixer.q"), cut to `size`. */
+void wf_path_starred(const char *path, char *out, size_t size);
 
 /* ---- building a graph from modules ---- */
 typedef struct wf_states wf_states; /* tensors that live between steps of one generation (KV caches, scan states) */
@@ -166,9 +214,16 @@ struct wf_build {
     void *memo;              /* casts made so far */
     bool recompute;          /* topologies put every block between wf_recompute_begin and _end (train.recompute) */
     bool tap_io;             /* the tap also gets "input" and "output" of every module that is applied */
+
+    wf_node *condition;       /* [B,C] or, for each token, [B,L,C]: what adaLN makes its shifts, scales and gates of; or NULL */
+    wf_node *context_lengths; /* int32 [B]: valid positions of context, or NULL: all */
+    bool no_dropout;          /* with train: statistics move, nothing is dropped (recalibration) */
+    wf_build **handle;        /* what wf_build_handle gave out, or NULL */
 };
 void wf_build_start(wf_build *b, wf_graph *g);
-void wf_build_end(wf_build *b);
+void wf_build_end(wf_build *b); /* before the graph is freed; after wf_grad where parts change state in their backward pass */
+/* For derivatives, which are built when the build may be over: *handle is the build, NULL once it has ended. */
+wf_build **wf_build_handle(wf_build *b);
 /* Node of a parameter, in float32 (or float64 when b->compute is). */
 wf_node *wf_use(wf_build *b, wf_module *m, const char *name);
 wf_node *wf_use_or_null(wf_build *b, wf_module *m, const char *name);             /* NULL when not declared (no bias) */
@@ -181,6 +236,8 @@ wf_status wf_keep(wf_build *b, wf_node *state, wf_node *value);
 /* float [B,L]: 1 where a token of x [B,L,..] counts (b->keep, else made of b->lengths); NULL: all count. */
 wf_node *wf_keep_mask(wf_build *b, const wf_node *x);
 void wf_tap(wf_build *b, const wf_module *m, const char *what, wf_node *n);
+/* x minus its mean over the last axis. */
+wf_node *wf_centred(wf_build *b, wf_node *x);
 /* x in another dtype; one cast a graph however often it is asked for. */
 wf_node *wf_as(wf_build *b, wf_node *x, wf_dtype t);
 /* Dropout in training, x itself otherwise. */
@@ -206,12 +263,13 @@ struct wf_model {
     bool bias;          /* linears have biases, where a part leaves it open */
     int64_t max_length; /* longest sequence of training; 0: open */
     int64_t layers;
-    wf_init init;        /* of linear weights; kind ZERO: normal 0.02 */
-    double residual_std; /* of the last linear of a residual branch; 0: as init */
-    double value_std;    /* of role VALUE; 0: as init */
-    wf_value *defaults;  /* slot -> recipe entry, for slots a part leaves open (linear, norm, position); owned */
-    size_t bytes, limit; /* of all parameters so far; what they may take, 0: any */
-    wf_value *made;      /* module path -> options that parts themselves wrote; owned */
+    int64_t grid[2], prefix; /* pictures: as wf_build has them, where one grid holds for all layers; zeros elsewhere */
+    wf_init init;            /* of linear weights; kind ZERO: normal 0.02 */
+    double residual_std;     /* of the last linear of a residual branch; 0: as init */
+    double value_std;        /* of role VALUE; 0: as init */
+    wf_value *defaults;      /* slot -> recipe entry, for slots a part leaves open (linear, norm, position); owned */
+    size_t bytes, limit;     /* of all parameters so far; what they may take, 0: any */
+    wf_value *made; /* module path -> spec that stands nowhere in the recipe: parts' own, or changed by `parts`; owned */
     int n_constant, cap_constant;
     struct wf_constant {
         const char *key;
@@ -219,6 +277,10 @@ struct wf_model {
     } * constant;
     void *slab; /* the memory of all parameters, side by side; NULL: each has its own */
     size_t slab_bytes;
+    int64_t condition;     /* channels C of wf_build.condition; 0: the model gives none */
+    bool context;          /* the model gives wf_build.context [B,S,D]: blocks have cross attention */
+    const wf_value *parts; /* the recipe's `parts`; NULL: none */
+    bool *parts_used;      /* by entry: it fitted something */
 };
 /* Tables that are computed, not learned (sines, slopes): one a key and model, made by `fill` when first asked for. */
 wf_tensor *wf_model_constant(wf_model *m, const char *key, wf_dtype t, wf_shape s, void (*fill)(wf_tensor *t, const void *ctx),
@@ -239,6 +301,8 @@ wf_model *wf_model_of_part(const char *slot, const wf_value *spec, int64_t in, i
                            uint64_t seed);
 /* Fill all parameters with their initial numbers. */
 wf_status wf_model_init(wf_model *m, uint64_t seed);
+/* Counters and running statistics as they were at first (fine-tuning). */
+void wf_model_reset_state(wf_model *m);
 /* Files: one .safetensors with weights and metadata {format: weft-model-1, recipe: JSON, ...}. */
 wf_status wf_model_save(const wf_model *m, const char *path, wf_dtype as, const char *const *meta_key,
                         const char *const *meta_text, int n_meta);

@@ -29,6 +29,30 @@ same before.json one/results.json
 expect 0 "a changed recipe" "$weft" compare race.yaml -o set -q --set train.steps=2 --set train.valid_every=2
 has set/report.html 'weft compare race.yaml --set train.steps=2 --set train.valid_every=2'
 
+# a grid of two axes, sizes made equal
+cat >grid.yaml <<'YAML'
+task: {name: text, path: text.txt, length: 32}
+model: {name: lm, layers: 1, width: 32, mixer: {name: softmax, heads: 2}, channel: {name: mlp, hidden: 64}}
+train: {steps: 4, batch: 4, lr: 0.01, valid_batches: 2}
+seeds: 2
+size: match-parameters
+designs: {wide: {}, gated: {model: {channel: swiglu}}}
+grid: {model.norm: [layernorm, {name: groupnorm, groups: 4, label: group4}], model.placement: [pre, post]}
+YAML
+expect 0 "a grid" "$weft" compare grid.yaml -o grid -q
+has grid/results.json '"path": "model.norm", "values": ."layernorm", "group4".'
+has grid/results.json '"name": "group4-post"'
+has grid/results.json '"solved": "model.channel.hidden'
+has grid/report.html 'Validation loss by model.norm and model.placement'
+grep -o '"parameters": [0-9]*' grid/results.json | awk '{ n[NR] = $2 } END { for (i in n) if (n[i] < 0.98 * n[1] || n[i] > 1.02 * n[1]) exit 1 }' ||
+    fail "parameters differ by more than 2 %"
+sed 's/layernorm, {/task, {/' grid.yaml >bad.yaml
+expect 2 "a norm that is none" "$weft" compare bad.yaml -o bad -q
+has err "no norm 'task'"
+sed 's/match-parameters/match-flips/' grid.yaml >bad.yaml
+expect 2 "a size that is none" "$weft" compare bad.yaml -o bad -q
+has err 'size: match-parameters'
+
 # both orders of design give the same losses: data and weights depend on the seed alone
 expect 0 "json" "$weft" compare race.yaml -o two -q --json
 has out '"format": "weft-results-1"'
@@ -74,7 +98,7 @@ YAML
 expect 0 "a diverging design" "$weft" compare wild.yaml -o wild
 has wild/results.json '"state": "failed"'
 has wild/report.html 'failed in 2 of 2'
-has out 'failed in at least one seed'
+has out 'Diverged (failed, or ended 0.5 above the lowest validation loss) in wild 2 of 2 seeds'
 
 # refusals name file, line and the fix
 expect 2 "changed design" "$weft" compare race.yaml -o one --set train.lr=0.02

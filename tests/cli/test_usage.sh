@@ -1,7 +1,7 @@
 # test_usage.sh: help, versions, unknown words, exit codes.
 . "$(dirname "$0")/lib.sh"
 
-verbs="train eval generate compare plan info list explain check bench data probe"
+verbs="train eval generate compare transform plan info list explain check bench data probe"
 
 expect 0 "--version" "$weft" --version
 has out '^weft [0-9]'

@@ -72,6 +72,10 @@ static double ref_score(const ref_case *c, double s, double *slope) {
         *slope = s > 0 ? 2 * s : 0;
         return s > 0 ? s * s : 0;
     }
+    if (c->score == WF_SCORE_RELU) {
+        *slope = s > 0;
+        return s > 0 ? s : 0;
+    }
     return s;
 }
 

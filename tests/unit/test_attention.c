@@ -271,6 +271,8 @@ static const trial trials[] = {
     {"sigmoid", SOFT, .normaliser = WF_NORMALISE_NONE, .score = WF_SCORE_SIGMOID, .score_bias = -2, .causal = true},
     {"relu2", SOFT, .normaliser = WF_NORMALISE_NONE, .score = WF_SCORE_RELU2, .scale = 0.05},
     {"relu2 dropout", SOFT, .normaliser = WF_NORMALISE_NONE, .score = WF_SCORE_RELU2, .dropout = 0.5, .causal = true},
+    {"relu", SOFT, .normaliser = WF_NORMALISE_NONE, .score = WF_SCORE_RELU, .scale = 0.1, .causal = true, .lengths = true},
+    {"softmax of relu", SOFT, .score = WF_SCORE_RELU, .scale = 0.2},
     {"linear", SOFT, .normaliser = WF_NORMALISE_NONE, .causal = true, .scale = 0.1},
     {"softmax of sigmoid", SOFT, .score = WF_SCORE_SIGMOID, .score_bias = 0.5, .causal = true},
     {"softmax of relu2", SOFT, .score = WF_SCORE_RELU2, .scale = 0.2, .back = 40},

@@ -87,6 +87,7 @@ static void test_gradients(void **state) {
     check_attention("sigmoid",
                     (options){.causal = true, .normaliser = WF_NORMALISE_NONE, .score = WF_SCORE_SIGMOID, .score_bias = -1});
     check_attention("relu2", (options){.normaliser = WF_NORMALISE_NONE, .score = WF_SCORE_RELU2});
+    check_attention("relu", (options){.causal = true, .normaliser = WF_NORMALISE_NONE, .score = WF_SCORE_RELU});
     check_attention("linear", (options){.causal = true, .normaliser = WF_NORMALISE_NONE});
     check_attention("softmax of sigmoid", (options){.score = WF_SCORE_SIGMOID});
 }
@@ -138,6 +139,7 @@ static void test_plain(void **state) {
     check_plain("packed", &(options){.packed = true, .causal = true, .slopes = true});
     check_plain("bias", &(options){.bias = true, .dropout = 0.4});
     check_plain("sigmoid", &(options){.normaliser = WF_NORMALISE_NONE, .score = WF_SCORE_SIGMOID, .dropout = 0.2});
+    check_plain("relu", &(options){.normaliser = WF_NORMALISE_NONE, .score = WF_SCORE_RELU});
     check_plain("relu2", &(options){.score = WF_SCORE_RELU2, .slopes = true});
 }
 

@@ -7,13 +7,14 @@
 #include <dirent.h>
 #include <math.h>
 
-static const char *const systems[] = {"00-attention-baseline", "00-norms-baseline", "00-vision-baseline", "07-peri-ln"};
-
 static void golden(bool float64) {
     int files = 0;
-    for (int i = 0; i < 4; i++) {
-        char folder[128], path[512];
-        snprintf(folder, sizeof folder, "tests/golden/%s", systems[i]);
+    DIR *all = opendir("tests/golden");
+    if (!all) fail_msg("tests/golden is not there");
+    for (struct dirent *system; (system = readdir(all));) {
+        char folder[300], path[600];
+        if (system->d_name[0] == '.') continue;
+        snprintf(folder, sizeof folder, "tests/golden/%s", system->d_name);
         DIR *d = opendir(folder);
         if (!d) fail_msg("%s is not there", folder);
         for (struct dirent *e; (e = readdir(d));) {
@@ -34,7 +35,8 @@ static void golden(bool float64) {
         }
         closedir(d);
     }
-    assert_int_equal(files, 35);
+    closedir(all);
+    assert_true(files >= 45);
 }
 
 static void all_golden_cases_pass(void **state) {

@@ -513,7 +513,7 @@ static void tables_are_complete(void **state) {
     (void)state;
     int n;
     const wf_task_type *const *types = wf_task_types(&n);
-    assert_int_equal(n, 6);
+    assert_int_equal(n, 7);
     for (int k = 0; k < n; k++) {
         assert_true(types[k]->title && types[k]->help && types[k]->open && types[k]->sample);
         for (const wf_option *o = types[k]->options; o->name; o++) {

@@ -30,7 +30,7 @@ static void an_unknown_part_names_the_nearest(void **state) {
     MESSAGE_HAS("did you mean 'softmax'");
     refused("{name: lm, vocab: 8, length: 4, mixer: softmx}", "test.yaml:1");
     refused("{name: lm, vocab: 8, length: 4, norm: {name: rmsnrm}}", "did you mean 'rmsnorm'");
-    refused("{name: lm, vocab: 8, length: 4, mixer: [softmax]}", "a name or a map");
+    refused("{name: lm, vocab: 8, length: 4, mixer: [[softmax]]}", "a name or a map");
 }
 
 static void wrong_options_are_refused_with_place_and_fix(void **state) {

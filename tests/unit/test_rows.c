@@ -150,6 +150,20 @@ static void test_reductions(void **state) {
         &(gc_case){.name = "logsumexp", .build = logsumexp, .n = 1, .shape = {WF_SHAPE(4, 7)}, .seed = 8, .second = true}));
 }
 
+/* A mask [B,L] summed over L as [B,L,1,1]: the columns of its producer are rows to the sum. */
+static wf_node *reshaped_sum(wf_graph *g, wf_node **x, void *ctx) {
+    const unsigned *axes = ctx;
+    wf_node *y = wf_mul(g, x[0], wf_sin(g, x[0])), *s = wf_sum(g, wf_reshape(g, y, WF_SHAPE(2, 11, 1, 1)), *axes, true);
+    return wf_add(g, wf_max_c(g, s, 0), wf_reshape(g, y, WF_SHAPE(2, 11, 1, 1)));
+}
+
+static void test_reshaped_sums(void **state) {
+    for (unsigned axes = 1; axes < 16; axes++)
+        if (!gc_check(&(gc_case){
+                .name = "reshaped", .build = reshaped_sum, .ctx = &axes, .n = 1, .shape = {WF_SHAPE(2, 11)}, .seed = axes}))
+            fail_msg("axes %u", axes);
+}
+
 static wf_node *layer_norm(wf_graph *g, wf_node **x, void *ctx) {
     wf_node *c = wf_sub(g, x[0], wf_mean(g, x[0], 4, true));
     wf_node *v = wf_mean(g, wf_square(g, c), 4, true);
@@ -471,6 +485,7 @@ int main(void) {
         cmocka_unit_test(test_binary),
         cmocka_unit_test(test_constants_and_choice),
         cmocka_unit_test(test_reductions),
+        cmocka_unit_test(test_reshaped_sums),
         cmocka_unit_test(test_composed),
         cmocka_unit_test(test_sum_to),
         cmocka_unit_test(test_fused_and_threads),

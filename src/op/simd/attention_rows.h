@@ -59,7 +59,10 @@ TILE_UNUSED void T(adjust_row)(const wf_tile *t, int r, const T(span) * w, REAL 
     if (t->bias) {
         const REAL *b = (const REAL *)t->bias + r * t->bias_row;
         REAL unit = (REAL)rule->unit;
-        for (int c = w->lo; c < w->hi; c++) s[c] += unit * b[c * t->bias_col];
+        if (t->bias_col == 1)
+            for (int c = w->lo; c < w->hi; c++) s[c] += unit * b[c];
+        else
+            for (int c = w->lo; c < w->hi; c++) s[c] += unit * b[c * t->bias_col];
     }
     REAL out = (REAL)(rule->normaliser == WF_NORMALISE_SOFTMAX ? M_LOG2E : 1);
     if (rule->score == WF_SCORE_SIGMOID) {
@@ -67,6 +70,8 @@ TILE_UNUSED void T(adjust_row)(const wf_tile *t, int r, const T(span) * w, REAL 
         for (int c = w->v0; c < w->v1; c += TILE_LANES) T(vstore)(s + c, out * T(vsigmoid)(T(vload)(s + c) + shift));
     } else if (rule->score == WF_SCORE_RELU2) {
         for (int c = w->v0; c < w->v1; c++) s[c] = s[c] > 0 ? out * s[c] * s[c] : 0;
+    } else if (rule->score == WF_SCORE_RELU) {
+        for (int c = w->v0; c < w->v1; c++) s[c] = s[c] > 0 ? out * s[c] : 0;
     }
 }
 
@@ -77,6 +82,8 @@ TILE_UNUSED void T(score_slope)(const wf_score_rule *rule, const T(span) * w, co
         for (int c = w->v0; c < w->v1; c++) g[c] *= in * x[c] * (1 - in * x[c]);
     else if (rule->score == WF_SCORE_RELU2)
         for (int c = w->v0; c < w->v1; c++) g[c] *= 2 * (REAL)sqrt((double)(in * x[c]));
+    else if (rule->score == WF_SCORE_RELU)
+        for (int c = w->v0; c < w->v1; c++) g[c] = x[c] > 0 ? g[c] : 0;
 }
 
 TILE_UNUSED void T(drop_weights)(const wf_tile *t, int r, const T(span) * w, REAL *p) {
@@ -206,7 +213,7 @@ TILE_UNUSED void T(back_row_general)(const wf_tile *t, int r, const T(span) * w,
     T(adjust_row)(t, r, w, s);
     bool softmax = rule->normaliser == WF_NORMALISE_SOFTMAX, drop = rule->dropout > 0;
     T(hide)(s, w, w->v1, softmax ? (REAL)-INFINITY : 0);
-    memcpy(x + w->v0, s + w->v0, (size_t)(w->v1 - w->v0) * sizeof(REAL));
+    if (rule->score != WF_SCORE_LINEAR) memcpy(x + w->v0, s + w->v0, (size_t)(w->v1 - w->v0) * sizeof(REAL));
     if (drop) {
         T(dropout_row)(t, r, w, keep);
         for (int c = w->v0; c < w->v1; c++) dp[c] *= keep[c];

@@ -8,5 +8,6 @@
 int64_t wf_hidden_width(int64_t D, int64_t hidden, double ratio, int64_t multiple);
 
 extern const wf_part wf_channel_mlp, wf_channel_swiglu, wf_channel_geglu;
+extern const wf_part wf_channel_glu;
 
 #endif

@@ -55,4 +55,6 @@ const wf_part wf_channel_mlp = {
     .opt_size = sizeof(options),
     .setup = setup,
     .forward = forward,
+    .readers = "up",
+    .writers = "down",
 };

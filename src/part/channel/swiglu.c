@@ -21,4 +21,6 @@ const wf_part wf_channel_swiglu = {
     .opt_size = sizeof(wf_gated_opt),
     .setup = wf_gated_setup,
     .forward = forward,
+    .readers = "gate up",
+    .writers = "down",
 };

@@ -1,13 +1,14 @@
 /* dense.c: the plain linear layer, y = W x + bias, W [O,I]. */
 #include "part/linear/linear.h"
 
+typedef struct options {
+    const char *bias;
+} options;
+
+static const wf_option table[] = {WF_LINEAR_BIAS_OPTION(options), WF_OPT_END};
+
 static wf_status setup(wf_module *m) {
-    const wf_linear_args *a = m->args;
-    uint32_t flags = a && a->role == WF_LINEAR_HEAD ? 0 : WF_PARAM_MATRIX;
-    if (!wf_declare(m, "weight", WF_SHAPE(m->out, m->in), wf_linear_init(m), flags)) return WF_ENOMEM;
-    bool bias = a ? a->bias : m->model->bias;
-    if (bias && !wf_declare(m, "bias", WF_SHAPE(m->out), (wf_init){WF_INIT_ZERO, 0}, WF_PARAM_NO_DECAY)) return WF_ENOMEM;
-    return WF_OK;
+    return wf_linear_declare(m, ((const options *)m->opt)->bias);
 }
 
 static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
@@ -24,6 +25,8 @@ const wf_part wf_linear_dense = {
     .facts = "Weights start normal(0, 0.02) or as the model says; the last linear of a residual branch may start smaller.",
     .cost = "2 I O FLOPs a token, I O + O parameters, no state",
     .golden = "",
+    .options = table,
+    .opt_size = sizeof(options),
     .setup = setup,
     .forward = forward,
 };

@@ -14,7 +14,7 @@
 #include <string.h>
 
 typedef struct options {
-    const char *gamma, *init_u, *join;
+    const char *gamma, *init_u, *join, *bias;
     bool stats_only;
 } options;
 
@@ -25,6 +25,7 @@ static const wf_option table[] = {
      "first u: the true singular vector, or 20 power iterations from a random one"},
     {"join", WF_OPT_CHOICE, offsetof(options, join), "qkv", 0, 0, "qkv|qk+v|q+k+v",
      "which of a mixer's q, k, v count as one matrix"},
+    WF_LINEAR_BIAS_OPTION(options),
     {"stats_only", WF_OPT_BOOL, offsetof(options, stats_only), "false", 0, 0, NULL, "keep track of sigma, but use W itself"},
     WF_OPT_END};
 
@@ -61,10 +62,8 @@ static wf_param *own(const wf_module *m, const char *name) {
 
 static wf_status setup(wf_module *m) {
     const options *o = m->opt;
-    const wf_linear_args *a = m->args;
-    uint32_t flags = a && a->role == WF_LINEAR_HEAD ? 0 : WF_PARAM_MATRIX;
     wf_module *leader = leader_of(m);
-    if (!wf_declare(m, "weight", WF_SHAPE(m->out, m->in), wf_linear_init(m), flags)) return WF_ENOMEM;
+    WF_TRY(wf_linear_declare(m, o->bias));
     if (leader != m) {
         WF_TRY(wf_share(m, "u", own(leader, "u")));
         if (!o->stats_only) WF_TRY(wf_share(m, "gamma", own(leader, "gamma")));
@@ -73,8 +72,6 @@ static wf_status setup(wf_module *m) {
         if (!o->stats_only && !wf_declare(m, "gamma", WF_SHAPE(1), (wf_init){WF_INIT_ONE, 0}, WF_PARAM_NO_DECAY))
             return WF_ENOMEM;
     }
-    bool bias = a ? a->bias : m->model->bias;
-    if (bias && !wf_declare(m, "bias", WF_SHAPE(m->out), (wf_init){WF_INIT_ZERO, 0}, WF_PARAM_NO_DECAY)) return WF_ENOMEM;
     return WF_OK;
 }
 

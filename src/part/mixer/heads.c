@@ -43,6 +43,10 @@ static bool choose(const wf_module *m, const char *own, const char *all) {
 }
 
 wf_status wf_heads_setup(wf_module *m, const wf_heads_opt *o) {
+    return wf_heads_setup_with(m, o, "none");
+}
+
+wf_status wf_heads_setup_with(wf_module *m, const wf_heads_opt *o, const char *position) {
     wf_heads *h = wf_arena_alloc(m->model->arena, sizeof *h);
     if (!h) return WF_ENOMEM;
     m->data = h;
@@ -53,7 +57,7 @@ wf_status wf_heads_setup(wf_module *m, const wf_heads_opt *o) {
     h->v = wf_child_linear(m, "v", m->in, h->K * h->d, qkv, WF_LINEAR_VALUE);
     if (!h->q || !h->k || !h->v) return WF_EINVAL;
     WF_TRY(norms_setup(m, h, o));
-    h->position = wf_child_spec(m, "position", "position", "none", o->position, h->d, h->d);
+    h->position = wf_child_spec(m, "position", "position", position, o->position, h->d, h->d);
     if (!h->position) return WF_EINVAL;
     WF_TRY(wf_inner_norm_setup(m, h->H * h->d));
     h->o = wf_child_linear(m, "o", h->H * h->d, m->out, choose(m, o->out_bias, o->bias), WF_LINEAR_RESIDUAL);
@@ -78,7 +82,7 @@ static wf_node *unit(wf_build *b, wf_node *x, wf_node *tau) {
     return wf_as(b, y, b->compute);
 }
 
-wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v) {
+wf_status wf_heads_split(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v) {
     const wf_heads *h = m->data;
     *q = split(b, h, wf_apply(b, h->q, x), h->H, h->q_norm);
     *k = split(b, h, wf_apply(b, h->k, source), h->K, h->k_norm);
@@ -88,6 +92,12 @@ wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *sourc
         *q = unit(b, *q, wf_use(b, m, "tau"));
         *k = unit(b, *k, NULL);
     }
+    return *q && *k ? WF_OK : WF_EINVAL;
+}
+
+wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v) {
+    const wf_heads *h = m->data;
+    WF_TRY(wf_heads_split(b, m, x, source, q, k, v));
     if (h->position->part->rotate) WF_TRY(h->position->part->rotate(b, h->position, q, k));
     wf_tap(b, m, "q", *q);
     wf_tap(b, m, "k", *k);
@@ -96,7 +106,7 @@ wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *sourc
 }
 
 static wf_status dropout(wf_build *b, const wf_module *m, wf_attention_spec *s) {
-    if (!b->train || s->dropout <= 0) return s->dropout = 0, WF_OK;
+    if (!b->train || b->no_dropout || s->dropout <= 0) return s->dropout = 0, WF_OK;
     s->seed = b->seed;
     s->stream = wf_stream(b);
     if (b->seed) return WF_OK;
@@ -109,6 +119,7 @@ wf_status wf_heads_settle(wf_build *b, wf_module *m, wf_node **k, wf_node **v, w
     const wf_heads *h = m->data;
     if (!*k || !*v) return WF_EINVAL;
     if (h->unit && s->scale == 0) s->scale = 1;
+    if (cross) s->lengths = b->context_lengths;
     if (cross) return dropout(b, m, s);
     s->causal = b->causal;
     s->lengths = b->lengths;
@@ -156,4 +167,22 @@ wf_node *wf_heads_merge(wf_build *b, wf_module *m, wf_node *o) {
     if (!o) return NULL;
     o = wf_reshape(b->g, o, WF_SHAPE(o->shape.dim[0], o->shape.dim[1], h->H * h->d));
     return wf_apply(b, h->o, wf_inner_norm(b, m, o));
+}
+
+wf_status wf_needs_no_scores(const wf_module *m) {
+    const wf_heads *h = m->data;
+    if (h->K != h->H)
+        return wf_module_fail(m, WF_EUNSUPPORTED, "'kv_heads' other than 'heads' is not possible here; leave it out");
+    if (h->unit)
+        return wf_module_fail(m, WF_EUNSUPPORTED, "qk_norm: l2 learns a scale of scores, which do not exist here; take rms_head");
+    if (h->position->part->bias)
+        return wf_module_fail(m, WF_EUNSUPPORTED,
+                              "a bias on scores (position %s) needs scores; take rope, sinusoidal or learned positions",
+                              h->position->part->name);
+    return WF_OK;
+}
+
+wf_node *wf_refuse(wf_build *b, const wf_module *m, const char *why) {
+    wf_module_fail(m, WF_EUNSUPPORTED, "%s", why);
+    return wf_graph_fail(b->g, WF_EUNSUPPORTED, "%s", wf_message());
 }

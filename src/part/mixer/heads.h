@@ -39,8 +39,12 @@ typedef struct wf_heads {
 
 /* Children q, k, v, o, q_norm, k_norm, position, parameter tau; m->data = wf_heads. */
 wf_status wf_heads_setup(wf_module *m, const wf_heads_opt *o);
+/* The same with a position scheme of the mixer's own where neither the option nor the model names one. */
+wf_status wf_heads_setup_with(wf_module *m, const wf_heads_opt *o, const char *position);
 /* Queries of x, keys and values of `source` (x itself for self-attention), normed and turned, in b->compute. */
 wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v);
+/* The same before positions: for mixers that turn later, or not all tokens alike. */
+wf_status wf_heads_split(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v);
 /* Attention over this build's keys, and in the step form over those before (cached): o [B,L,H,d]. `s` says score, normaliser,
  * scale, dropout; causality, window (0: none), lengths, bias by position are filled in here. */
 wf_node *wf_heads_attend(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_node *v, wf_attention_spec *s, int64_t window);
@@ -56,11 +60,23 @@ wf_node *wf_heads_merge(wf_build *b, wf_module *m, wf_node *o);
 /* Keys and values of all positions a window of `window` can reach from this build's T tokens; what the ring needs in `s`. */
 wf_status wf_cache_keys(wf_build *b, wf_module *m, wf_node **k, wf_node **v, wf_attention_spec *s, int64_t window);
 
+/* For mixers without a score for every pair of tokens: refuse, in setup, options of heads that need them. */
+wf_status wf_needs_no_scores(const wf_module *m);
+/* In forward: what cannot be done, and what can; NULL. */
+wf_node *wf_refuse(wf_build *b, const wf_module *m, const char *why);
+
 /* linear.c: o_i = f(q_i) S / (f(q_i).z + eps), S = sum f(k_j) v_j^T, z = sum f(k_j), f = elu + 1. q,k [B,L,H,d], v [B,L,H,e].
  * keep [B,L] or NULL: 0 where a key does not count. state [B,H,d,e+1] (S and z side by side) or NULL; *after receives it. */
 wf_node *wf_linear_attention(wf_build *b, wf_node *q, wf_node *k, wf_node *v, wf_node *keep, bool causal, double eps,
                              wf_node *state, wf_node **after);
 
+/* linear.c: the same for features that are there already: [B,L,H,e+1], column e the denominators q_i.z. */
+wf_node *wf_feature_attention(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, bool causal, wf_node *state, wf_node **after);
+
+/* q S in one piece, S = k^T v over all positions [B,H,d,e]; *after (may be NULL) receives S. q [B,L,H,d], k [B,S,H,d]. */
+wf_node *wf_linear_all(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, wf_node **after);
+
 extern const wf_part wf_mixer_softmax, wf_mixer_linear, wf_mixer_sigmoid, wf_mixer_complex;
+extern const wf_part wf_mixer_flow, wf_mixer_norm_attention, wf_mixer_diag_attention, wf_mixer_simplified_linear;
 
 #endif

@@ -28,12 +28,21 @@ static wf_status setup(wf_module *m) {
     return WF_OK;
 }
 
-/* f(q) S in one piece, S = sum over all positions. */
-static wf_node *all_positions(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, wf_node **after) {
+wf_node *wf_linear_all(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, wf_node **after) {
     static const int heads_first[] = {0, 2, 1, 3};
+    if (!q || !k || !v) return NULL;
     wf_node *S = wf_matmul(g, wf_permute(g, k, heads_first), wf_permute(g, v, heads_first), true, false); /* [B,H,d,e] */
-    *after = S;
+    if (after) *after = S;
     return wf_permute(g, wf_matmul(g, wf_permute(g, q, heads_first), S, false, false), heads_first);
+}
+
+wf_node *wf_feature_attention(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, bool causal, wf_node *state, wf_node **after) {
+    if (!q || !k || !v) return NULL;
+    wf_node *ones = wf_fill(g, v->dtype, WF_SHAPE(v->shape.dim[0], v->shape.dim[1], v->shape.dim[2], 1), 1), *S = NULL;
+    wf_node *v1 = wf_concat(g, (wf_node *[]){v, ones}, 2, 3);
+    wf_node *o = causal ? wf_linear_scan(g, q, k, v1, NULL, state) : wf_linear_all(g, q, k, v1, &S);
+    if (after && o) *after = causal ? wf_output(o, 1) : S;
+    return o;
 }
 
 wf_node *wf_linear_attention(wf_build *b, wf_node *q, wf_node *k, wf_node *v, wf_node *keep, bool causal, double eps,
@@ -45,17 +54,7 @@ wf_node *wf_linear_attention(wf_build *b, wf_node *q, wf_node *k, wf_node *v, wf
     q = wf_elu1(g, wf_as(b, q, t));
     k = wf_elu1(g, wf_as(b, k, t));
     if (keep) k = wf_mul(g, k, wf_reshape(g, keep, WF_SHAPE(keep->shape.dim[0], keep->shape.dim[1], 1, 1)));
-    wf_node *ones = wf_fill(g, t, WF_SHAPE(v->shape.dim[0], v->shape.dim[1], v->shape.dim[2], 1), 1);
-    wf_node *v1 = wf_concat(g, (wf_node *[]){wf_as(b, v, t), ones}, 2, 3);
-    wf_node *o;
-    if (causal) {
-        o = wf_linear_scan(g, q, k, v1, NULL, state);
-        if (after && o) *after = wf_output(o, 1);
-    } else {
-        wf_node *S = NULL;
-        o = all_positions(g, q, k, v1, &S);
-        if (after) *after = S;
-    }
+    wf_node *o = wf_feature_attention(g, q, k, wf_as(b, v, t), causal, state, after);
     return wf_div(g, wf_slice(g, o, 3, 0, e), wf_add_c(g, wf_slice(g, o, 3, e, 1), eps));
 }
 
@@ -94,4 +93,6 @@ const wf_part wf_mixer_linear = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

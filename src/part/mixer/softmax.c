@@ -59,4 +59,6 @@ const wf_part wf_mixer_softmax = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

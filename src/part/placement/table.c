@@ -57,6 +57,12 @@ const wf_placement wf_placements[] = {
          "x <- N(alpha x + f(x)), alpha = (2 layers)^(1/4); values, hidden and output weights start (8 layers)^(-1/4) times smaller",
          "Makes post stable at great depth."),
      .res = true, .deep = true},
+    {ROW("adaln-zero", "norms modulated by a condition, and a gate of it on every branch, all zero at the start",
+         "Peebles, Xie: Scalable Diffusion Models with Transformers, 2022, arXiv 2212.09748", "00",
+         "(shift, scale, gate) = W silu(c) + b;  x <- x + gate * f(LN(x) (1 + scale) + shift);  final norm modulated too",
+         "Needs a model with a condition c [B,C] or [B,L,C]. Every block is the identity at the start, and only W and b of the gates\n"
+         "have a gradient in the first step. Norms are adaln; {name: adaln, base: rmsnorm} for the RMS form."),
+     .in = true, .final_norm = true, .gate = true},
 };
 /* clang-format on */
 const int wf_n_placements = sizeof wf_placements / sizeof *wf_placements;

@@ -16,5 +16,6 @@ void wf_alibi_slopes(int64_t H, double *slope);
 void wf_sinusoid_table(float *table, int64_t rows, int64_t D, double base, int64_t offset, bool halves);
 
 extern const wf_part wf_position_none, wf_position_learned, wf_position_sinusoidal, wf_position_rope, wf_position_alibi;
+extern const wf_part wf_position_lrpe;
 
 #endif
