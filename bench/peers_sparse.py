@@ -1,4 +1,4 @@
-"""PyTorch modules of the sparse mixers' formulas, as one writes them plainly: the peers of bench of performer, linformer,
+"""PyTorch modules of the sparse mixers' formulas, as one writes them plainly: the peers, in benchmarks, of performer, linformer,
 longformer, bigbird and lsh.
 
 PEERS: name -> class(width, heads, causal) with forward(x [B,L,D]) -> [B,L,D]. Options are the defaults of the parts; CAUSAL names
@@ -126,6 +126,7 @@ class BigBird(Heads):
                     out[h, r - 1, i] = free[p]
         return out
 
+    @torch.compiler.disable
     def prepare(self, n):
         """Key blocks of inner rows [H,n-2,5+R] and which of them count (no block twice)."""
         if getattr(self, "prepared", (0,))[0] != n:

@@ -186,12 +186,12 @@ static wf_status performer(wf_case *c) {
         w->shape.dim[1] != q->shape.dim[3])
         return wf_case_fail(c, "in.q, in.k, in.v must be [B,H,L,d] and param.projection [M,d]");
     WF_TRY(wf_case_same(c, "features", w->shape.dim[0]));
-    wf_node *fq = wf_favor_features(g, wf_transpose(g, q, 1, 2), w, &f, false, NULL),
-            *fk = wf_favor_features(g, wf_transpose(g, k, 1, 2), w, &f, true, NULL);
-    if (!fq || !fk) return graph_error(c);
-    wf_case_out(c, "q_feat", wf_transpose(g, fq, 1, 2));
-    wf_case_out(c, "k_feat", wf_transpose(g, fk, 1, 2));
-    wf_node *o = wf_favor_attention(g, fq, fk, wf_transpose(g, v, 1, 2), causal, eps, NULL, NULL);
+    wf_node *bq = wf_favor_bare(g, wf_transpose(g, q, 1, 2), w, &f, false, NULL),
+            *bk = wf_favor_bare(g, wf_transpose(g, k, 1, 2), w, &f, true, NULL);
+    if (!bq || !bk) return graph_error(c);
+    wf_case_out(c, "q_feat", wf_transpose(g, wf_favor_features(g, bq, &f, NULL), 1, 2));
+    wf_case_out(c, "k_feat", wf_transpose(g, wf_favor_features(g, bk, &f, NULL), 1, 2));
+    wf_node *o = wf_favor_attention(g, bq, bk, wf_transpose(g, v, 1, 2), &f, causal, eps, NULL, NULL, NULL);
     wf_case_out(c, "o", o ? wf_transpose(g, o, 1, 2) : NULL);
     return wf_case_solve(c);
 }

@@ -242,7 +242,7 @@ void wf_attention_see(const wf_attention_call *a, const wf_sequence *s, int64_t 
 
 /* ---- cost ---- */
 
-/* Of Σ over blocks r: rows of r times columns it sees, links taken as different from all others. */
+/* Over blocks r: rows of r times columns it sees, links taken as different from all others. */
 static double block_pairs(const wf_node *n) {
     int64_t S = n->in[1]->shape.dim[1], block = n->attr.i[7], blocks = (S + block - 1) / block;
     int links = wf_attention_option(n, WF_AT_LINKS);

@@ -321,8 +321,8 @@ static double kernel_error(int64_t M) {
         wf_graph *g = wf_graph_open();
         wf_node *w = wf_cast(g, wf_leaf(g, rows, "w"), WF_F64);
         wf_favor f = {.fixed = true};
-        wf_tensor *a = rn_run(g, wf_favor_features(g, wf_leaf(g, q, "q"), w, &f, true, NULL)),
-                  *b = rn_run(g, wf_favor_features(g, wf_leaf(g, k, "k"), w, &f, true, NULL));
+        wf_tensor *a = rn_run(g, wf_favor_features(g, wf_favor_bare(g, wf_leaf(g, q, "q"), w, &f, true, NULL), &f, NULL)),
+                  *b = rn_run(g, wf_favor_features(g, wf_favor_bare(g, wf_leaf(g, k, "k"), w, &f, true, NULL), &f, NULL));
         for (int64_t i = 0; i < L; i++)
             for (int64_t j = 0; j < L; j++) {
                 double dot = 0, estimate = 0;

@@ -65,28 +65,62 @@ static wf_node *softmax_features(wf_graph *g, wf_node *p, wf_node *half, const w
     return wf_exp(g, wf_sub(g, wf_sub(g, p, half), wf_stop_gradient(g, max)));
 }
 
-wf_node *wf_favor_features(wf_graph *g, wf_node *z, wf_node *w, const wf_favor *f, bool keys, wf_node *keep) {
+wf_node *wf_favor_bare(wf_graph *g, wf_node *z, wf_node *w, const wf_favor *f, bool keys, wf_node *keep) {
     if (!z || !w) return NULL;
-    double root = pow((double)z->shape.dim[3], -0.25), M = (double)w->shape.dim[0];
-    wf_node *counts = keep ? wf_reshape(g, keep, WF_SHAPE(keep->shape.dim[0], keep->shape.dim[1], 1, 1)) : NULL;
+    double root = pow((double)z->shape.dim[3], -0.25);
+    wf_node *counts = keep && keys ? wf_reshape(g, keep, WF_SHAPE(keep->shape.dim[0], keep->shape.dim[1], 1, 1)) : NULL;
     wf_node *p = wf_matmul(g, z, wf_mul_c(g, w, root), false, true), *y;
     if (f->relu) {
-        y = wf_add_c(g, wf_relu(g, p), f->eps);
+        y = wf_relu(g, p);
     } else {
         wf_node *half = wf_mul_c(g, wf_sum(g, wf_square(g, z), 1u << 3, true), root * root / 2);
-        y = wf_mul_c(g, wf_add_c(g, softmax_features(g, p, half, f, keys, counts), f->eps), 1 / sqrt(M));
+        y = softmax_features(g, p, half, f, keys, counts);
     }
-    return keys && counts ? wf_mul(g, y, counts) : y;
+    return counts ? wf_mul(g, y, counts) : y;
 }
 
-wf_node *wf_favor_attention(wf_graph *g, wf_node *fq, wf_node *fk, wf_node *v, bool causal, double eps, wf_node *state,
-                            wf_node **after) {
-    wf_node *o = wf_feature_attention(g, fq, fk, v, causal, state, after);
-    if (!o) return NULL;
+static double factor(const wf_favor *f, const wf_node *features) {
+    return f->relu ? 1 : 1 / sqrt((double)features->shape.dim[3]);
+}
+
+wf_node *wf_favor_features(wf_graph *g, wf_node *bare, const wf_favor *f, wf_node *keep) {
+    if (!bare) return NULL;
+    wf_node *y = wf_mul_c(g, wf_add_c(g, bare, f->eps), factor(f, bare));
+    return keep ? wf_mul(g, y, wf_reshape(g, keep, WF_SHAPE(keep->shape.dim[0], keep->shape.dim[1], 1, 1))) : y;
+}
+
+/* All positions, from bare features: with f = c (b + eps) everything that eps adds is a sum over positions or features, so no
+ * array of features is made; c cancels. */
+static wf_node *all_positions(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, const wf_favor *f, double eps, wf_node *keep) {
+    wf_node *counts =
+        keep ? wf_reshape(g, wf_cast(g, keep, v->dtype), WF_SHAPE(keep->shape.dim[0], keep->shape.dim[1], 1, 1)) : NULL;
+    wf_node *n =
+        keep ? wf_reshape(g, wf_sum(g, wf_cast(g, keep, v->dtype), 1u << 1, true), WF_SHAPE(keep->shape.dim[0], 1, 1, 1))
+             : wf_fill(g, v->dtype, WF_SHAPE(1), (double)v->shape.dim[1]);
+    wf_node *sum_v = wf_transpose(g, wf_sum(g, counts ? wf_mul(g, v, counts) : v, 1u << 1, true), 1, 2); /* [B,H,1,e] */
+    wf_node *S = wf_matmul(g, wf_transpose(g, k, 1, 2), wf_transpose(g, v, 1, 2), true, false);          /* [B,H,M,e] */
+    S = wf_add(g, S, wf_mul_c(g, sum_v, f->eps));
+    wf_node *z = wf_add(g, wf_sum(g, k, 1u << 1, true), wf_mul_c(g, n, f->eps)); /* [B,1,H,M] */
+    z = wf_add_c(g, z, eps / factor(f, q));
+    wf_node *o = wf_matmul(g, wf_transpose(g, q, 1, 2), S, false, false); /* [B,H,L,e] */
+    wf_node *rest = wf_transpose(g, wf_sum(g, S, 1u << 2, true), 1, 2);   /* [B,1,H,e] */
+    wf_node *below = wf_add(g, wf_sum(g, wf_mul(g, q, z), 1u << 3, true), wf_mul_c(g, wf_sum(g, z, 1u << 3, true), f->eps));
+    if (!o || !rest) return NULL;
+    o = wf_add(g, wf_transpose(g, o, 1, 2), wf_mul_c(g, rest, f->eps));
+    return wf_div(g, o, wf_max_c(g, below, 1e-30)); /* a sequence without any key gives 0 */
+}
+
+wf_node *wf_favor_attention(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, const wf_favor *f, bool causal, double eps,
+                            wf_node *keep, wf_node *state, wf_node **after) {
+    if (!q || !k || !v) return NULL;
+    if (!causal) return all_positions(g, q, k, v, f, eps, keep);
     int64_t e = v->shape.dim[3];
+    wf_node *fq = wf_favor_features(g, q, f, NULL);
+    wf_node *o = wf_feature_attention(g, fq, wf_favor_features(g, k, f, keep), v, true, state, after);
+    if (!o) return NULL;
     wf_node *below = wf_slice(g, o, 3, e, 1);
     if (eps > 0) below = wf_add(g, below, wf_mul_c(g, wf_sum(g, fq, 1u << 3, true), eps));
-    return wf_div(g, wf_slice(g, o, 3, 0, e), wf_max_c(g, below, 1e-30)); /* a sequence without any key gives 0 */
+    return wf_div(g, wf_slice(g, o, 3, 0, e), wf_max_c(g, below, 1e-30));
 }
 
 static wf_node *projection(wf_build *b, wf_module *m, wf_dtype t) {
@@ -110,10 +144,10 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     wf_node *w = projection(b, m, t);
     if (!w) return NULL;
     if (b->step && !(state = wf_state(b, m, "S", t, WF_SHAPE(q->shape.dim[0], h->H, w->shape.dim[0], h->d + 1)))) return NULL;
-    q = wf_favor_features(b->g, wf_as(b, q, t), w, &f, false, NULL);
-    k = wf_favor_features(b->g, wf_as(b, k, t), w, &f, true, keep);
+    q = wf_favor_bare(b->g, wf_as(b, q, t), w, &f, false, NULL);
+    k = wf_favor_bare(b->g, wf_as(b, k, t), w, &f, true, keep);
     double eps = o->eps_denominator < 0 ? b->causal ? 1e-6 : 0 : o->eps_denominator;
-    wf_node *y = wf_favor_attention(b->g, q, k, wf_as(b, v, t), b->causal, eps, state, &after);
+    wf_node *y = wf_favor_attention(b->g, q, k, wf_as(b, v, t), &f, b->causal, eps, keep, state, &after);
     if (b->step && wf_keep(b, state, after) != WF_OK) return NULL;
     return wf_heads_merge(b, m, wf_as(b, y, b->compute));
 }

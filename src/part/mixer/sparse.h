@@ -14,11 +14,13 @@ typedef struct wf_favor {
     double eps; /* added to every feature */
     double max;
 } wf_favor;
-/* Features [B,L,H,M] of z by the projection w [M,d]; `keys`: they are 0 where keep is. */
-wf_node *wf_favor_features(wf_graph *g, wf_node *z, wf_node *w, const wf_favor *f, bool keys, wf_node *keep);
-/* o_i = f(q_i) S / f(q_i).(z + eps) of such features; state, *after: as in wf_feature_attention. */
-wf_node *wf_favor_attention(wf_graph *g, wf_node *fq, wf_node *fk, wf_node *v, bool causal, double eps, wf_node *state,
-                            wf_node **after);
+/* What a feature is made of, [B,L,H,M]: exp(..) or relu(..) of z by the projection w [M,d]; `keys`: 0 where keep is. */
+wf_node *wf_favor_bare(wf_graph *g, wf_node *z, wf_node *w, const wf_favor *f, bool keys, wf_node *keep);
+/* The features themselves: M^(-1/2) (bare + eps), or bare + eps (relu). */
+wf_node *wf_favor_features(wf_graph *g, wf_node *bare, const wf_favor *f, wf_node *keep);
+/* o_i = f(q_i) S / f(q_i).(z + eps) of bare q and k; state, *after (causal): as in wf_feature_attention. */
+wf_node *wf_favor_attention(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, const wf_favor *f, bool causal, double eps,
+                            wf_node *keep, wf_node *state, wf_node **after);
 
 /* ---- linformer.c ---- */
 /* E[0:L]^T x: [B,k,D] of x [B,L,D] and E [Lmax,k]. */
