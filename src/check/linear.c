@@ -124,7 +124,8 @@ static wf_status flow_gpt(wf_case *c) {
     WF_TRY(wf_case_int(c, "vocab", 0, &V));
     WF_TRY(wf_case_int(c, "block_size", 0, &P));
     WF_TRY(wf_case_int(c, "layers", 1, &n));
-    WF_TRY(wf_case_int(c, "ffn", 4 * D, &F));
+    F = dim_of(c, "param.transformer.h.0.mlp.c_fc.weight", 0);
+    WF_TRY(wf_case_same(c, "ffn", F));
     WF_TRY(wf_case_choice(c, "act", acts, "gelu_tanh", &act));
     WF_TRY(named_eps(c, "norm", "pre-LayerNorm", 1e-5, &eps));
     if (wf_case_key(c, "causal") && !causal)

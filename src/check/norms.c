@@ -43,6 +43,19 @@ static wf_status eps_of(wf_case *c, const one_norm *n, const char **text) {
     return *text = v->text, WF_OK;
 }
 
+/* "eps" is one number, or a map by norm. */
+static wf_status known_eps(wf_case *c) {
+    const wf_value *map = wf_case_key(c, "eps");
+    if (!map || map->kind == WF_V_TEXT) return WF_OK;
+    if (map->kind != WF_V_MAP) return wf_case_fail(c, "config: 'eps' must be a number or a map of numbers by norm");
+    for (int k = 0; k < map->n; k++) {
+        bool known = false;
+        for (int i = 0; i < N_NORMS; i++) known |= norms[i].eps_key && !strcmp(norms[i].eps_key, map->key[k]);
+        if (!known) return wf_case_fail(c, "config: 'eps' has no norm '%s'", map->key[k]);
+    }
+    return WF_OK;
+}
+
 static wf_module *one_child(wf_case *c, wf_module *top, const one_norm *n, int64_t D, int64_t groups, double shift) {
     const char *eps;
     if (eps_of(c, n, &eps) != WF_OK) return NULL;
@@ -101,6 +114,7 @@ static wf_status token_norms(wf_case *c) {
     WF_TRY(wf_case_same(c, "B", x->shape.dim[0]));
     WF_TRY(wf_case_same(c, "L", x->shape.dim[1]));
     WF_TRY(wf_case_same(c, "D", D));
+    WF_TRY(known_eps(c));
     WF_TRY(wf_case_int(c, "groups", 1, &groups));
     WF_TRY(wf_case_real(c, "derf_shift", 0, &shift));
     if (groups < 1 || D % groups)
@@ -165,7 +179,9 @@ static wf_status batchnorm_tokens(wf_case *c) {
     const wf_st_entry *x = wf_case_entry(c, "in.x_0");
     if (!x) return WF_EFORMAT;
     if (x->shape.rank != 3) return wf_case_fail(c, "in.x_0 must be [B,L,D]");
-    if (wf_case_has(c, "in.keep_mask") && !wf_case_entry(c, "in.keep_mask")) return WF_EFORMAT;
+    const wf_st_entry *keep = wf_case_has(c, "in.keep_mask") ? wf_case_entry(c, "in.keep_mask") : NULL;
+    if (keep && !wf_shape_equal(&keep->shape, &WF_SHAPE(x->shape.dim[0], x->shape.dim[1])))
+        return wf_case_fail(c, "in.keep_mask must be [B,L]");
     bool affine = wf_case_has(c, "param.weight");
     char *spec = wf_arena_format(c->arena, "{name: batchnorm, momentum: %.17g, eps: %.17g, affine: %s}", momentum, eps,
                                  affine ? "true" : "false");

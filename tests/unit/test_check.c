@@ -181,7 +181,12 @@ static void tensors_that_do_not_belong_together_are_refused(void **state) {
     expect(alibi, (change){.drop = "out.y"}, WF_CHECK_UNUSABLE, "no 'out.y'");
     expect(alibi, (change){.flatten = "grad.in.x"}, WF_CHECK_UNUSABLE, "'grad.in.x' is [168], 'in.x' is [2, 7, 12]");
     expect(alibi, (change){.flatten = "cot.y"}, WF_CHECK_UNUSABLE, "'cot.y' is [168], its output [2, 7, 12]");
+    expect(batch, (change){.config = "{\"steps\": 16777216}"}, WF_CHECK_UNUSABLE, "'in.x_3' is missing");
     expect(bird, (change){.flatten = "in.rand_blocks"}, WF_CHECK_UNUSABLE, "in.rand_blocks must be [2,5,1]");
+    expect(rep, (change){.flatten = "out.y_eval"}, WF_CHECK_UNUSABLE, "'out.y_eval' is [70]");
+    expect(batch, (change){.flatten = "in.keep_mask"}, WF_CHECK_UNUSABLE, "in.keep_mask must be [B,L]");
+    expect(norms, (change){.config = "{\"groups\": 3, \"eps\": {\"groopnorm\": 1}}"}, WF_CHECK_UNUSABLE, "no norm 'groopnorm'");
+    expect(norms, (change){.config = "{\"groups\": 3, \"eps\": [1]}"}, WF_CHECK_UNUSABLE, "'eps' must be a number or a map");
     expect(rep, (change){.drop = "in.buf.running_mean"}, WF_CHECK_UNUSABLE, "'in.buf.running_mean' is missing");
     /* A parameter that only the dropped norms used has a gradient of zero; the others' gradients are of more outputs. */
     expect(norms, (change){.drop = "out.dyt cot.dyt out.derf cot.derf"}, WF_CHECK_FAILED, NULL);
