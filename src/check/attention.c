@@ -97,6 +97,21 @@ static wf_status read_x(wf_case *c, wanted *w) {
     return WF_OK;
 }
 
+/* in.mask [L,S], [B,L,S] or [B,H,L,S], not 0: visible, beside what the options hide. As a term of the score; NULL: none. */
+static wf_status read_mask(wf_case *c, wf_node **bias) {
+    wf_graph *g = c->graph;
+    wf_node *mask = wf_case_in_or_null(c, "mask");
+    *bias = NULL;
+    if (!mask) return WF_OK;
+    if (mask->shape.rank < 2 || mask->shape.rank > 4) return wf_case_fail(c, "in.mask must be [L,S], [B,L,S] or [B,H,L,S]");
+    wf_dtype t = c->f64 ? WF_F64 : WF_F32;
+    mask = wf_cast(g, mask, t);
+    if (mask && mask->shape.rank == 3) mask = wf_unsqueeze(g, mask, 1);
+    wf_node *zero = wf_fill(g, t, WF_SHAPE(1), 0);
+    *bias = wf_where(g, wf_ne(g, mask, zero), zero, wf_fill(g, t, WF_SHAPE(1), -INFINITY));
+    return *bias ? WF_OK : wf_fail(wf_graph_status(g), "%s", wf_graph_message(g));
+}
+
 /* What is visible, from the part itself: with all parameters zero every visible weight is positive. */
 static wf_status visible(wf_case *c, const wanted *w) {
     if (!wf_case_has(c, "out.mask")) return WF_OK;
@@ -130,6 +145,7 @@ static wf_status run_part(wf_case *c, const wanted *w, const wf_name_map *map) {
     b->causal = w->causal;
     b->plain = wf_case_has(c, "out.attn");
     b->lengths = wf_case_in_or_null(c, "lengths");
+    WF_TRY(read_mask(c, &b->score_bias));
     wf_node *y = wf_apply(b, m->root, wf_case_in(c, "x"));
     wf_case_out(c, "y", y);
     wf_case_out(c, "attn", wf_case_tapped(c, "weights", 0));
@@ -206,6 +222,7 @@ static wf_status softmax_core(wf_case *c) {
     WF_TRY(read_scale(c, &s.scale));
     wf_node *q = swap(g, wf_case_in(c, "q")), *k = swap(g, wf_case_in(c, "k")), *v = swap(g, wf_case_in(c, "v"));
     s.lengths = wf_case_in_or_null(c, "lengths");
+    WF_TRY(read_mask(c, &s.bias));
     wf_node *o = wf_attention(g, q, k, v, &s);
     wf_case_out(c, "o", swap(g, o));
     wf_case_out(c, "lse", o ? wf_output(o, 1) : NULL);

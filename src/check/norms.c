@@ -38,7 +38,12 @@ static wf_status eps_of(wf_case *c, const one_norm *n, const char **text) {
     if (!map || !n->eps_key) return WF_OK;
     if (map->kind == WF_V_MAP) v = wf_value_get(map, n->eps_key);
     if (!v || v->kind != WF_V_TEXT) return WF_OK;
-    if (!strcmp(v->text, "max(norm,1e-12)")) return *text = "1e-12", WF_OK;
+    double least;
+    int end = 0;
+    if (sscanf(v->text, "max(norm,%lf)%n", &least, &end) == 1 && end && !v->text[end] && least >= 0) {
+        *text = wf_arena_format(c->arena, "%.17g", least);
+        return *text ? WF_OK : WF_ENOMEM;
+    }
     if (wf_value_real(v, &x) != WF_OK) return wf_case_fail(c, "config: eps of %s must be a number, not %s", n->out, v->text);
     return *text = v->text, WF_OK;
 }

@@ -240,6 +240,11 @@ static wf_status block_recipe(wf_case *c, const sigmoid *w, const char **out) {
     if (start && wf_value_real(start, &gamma) != WF_OK) WF_TRY(wf_case_bool(c, "layer_scale", scaled, &said));
     if (said != scaled) return wf_case_fail(c, "config: 'layer_scale' and the tensor param.ls1.gamma do not agree");
     WF_TRY(wf_case_bool(c, wf_case_key(c, "hybrid") ? "hybrid" : "hybrid_norm", wf_case_has(c, "param.post1.weight"), &hybrid));
+    static const char *const placements[] = {"hybrid", "hybrid", "pre", "pre", NULL};
+    const char *placement;
+    WF_TRY(wf_case_choice(c, "norm_placement", placements, hybrid ? "hybrid" : "pre", &placement));
+    if (hybrid != wf_case_has(c, "param.post1.weight") || hybrid != !strcmp(placement, "hybrid"))
+        return wf_case_fail(c, "config: hybrid norm and the tensor param.post1.weight do not agree");
     F = dim_of(c, "param.mlp.fc1.weight", 0);
     WF_TRY(wf_case_same(c, "mlp_hidden", F));
     bool layernorm = !strcmp(norm, "layernorm");

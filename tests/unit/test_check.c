@@ -54,7 +54,8 @@ typedef struct change {
     const char *touch;           /* a tensor to change by `by` */
     double by;
     const char *flatten; /* a tensor to give one axis only */
-    const char *add;     /* a tensor [2] to add */
+    const char *add;     /* a tensor [2] of zeros to add, or .. */
+    int square;          /* .. [n,n] of ones, the first of the last row 1 + `by` */
     bool no_config;
 } change;
 
@@ -84,7 +85,9 @@ static void make(const char *from, const change *c) {
         n++;
     }
     if (c->add) {
-        own[n] = wf_tensor_new(WF_F32, WF_SHAPE(2));
+        own[n] = wf_tensor_new(WF_F32, c->square ? WF_SHAPE(c->square, c->square) : WF_SHAPE(2));
+        for (int64_t i = 0; i < c->square * c->square; i++) wf_tensor_set(own[n], i, 1);
+        if (c->square) wf_tensor_set(own[n], (c->square - 1) * c->square, 1 + c->by);
         item[n] = (wf_st_item){c->add, own[n]};
         n++;
     }
@@ -143,6 +146,15 @@ static void wrong_options_fail(void **state) {
            NULL); /* the rest follows */
 }
 
+static void a_mask_hides_beside_what_the_options_hide(void **state) {
+    static const char core[] = "tests/golden/00-attention-baseline/flash_causal.safetensors";
+    expect(gqa, (change){.add = "in.mask", .square = 7}, WF_CHECK_PASSED, NULL);
+    expect(gqa, (change){.add = "in.mask", .square = 7, .by = -1}, WF_CHECK_FAILED, NULL);
+    expect(gqa, (change){.add = "in.mask", .square = 6}, WF_CHECK_UNUSABLE, NULL);
+    expect(core, (change){.add = "in.mask", .square = 9}, WF_CHECK_PASSED, NULL);
+    expect(core, (change){.add = "in.mask", .square = 9, .by = -1}, WF_CHECK_FAILED, NULL);
+}
+
 static void unusable_files_say_why(void **state) {
     expect(gqa, (change){.config = "{\"heads\": 5, \"kv_heads\": 2}"}, WF_CHECK_UNUSABLE, "'kv_heads' 2 must divide 'heads' 5");
     expect(gqa, (change){.config = "{\"heads\": 5}"}, WF_CHECK_UNUSABLE, "do not make");
@@ -159,7 +171,8 @@ static void unusable_files_say_why(void **state) {
     expect(gqa, (change){.drop = "in.x"}, WF_CHECK_UNUSABLE, "'in.x' is missing");
     expect(gqa, (change){.drop = "param.v_proj.weight"}, WF_CHECK_UNUSABLE, "'v_proj.weight' is missing");
     expect(gqa, (change){.add = "param.gate"}, WF_CHECK_UNUSABLE, "'gate' has no place");
-    expect(gqa, (change){.add = "in.mask"}, WF_CHECK_UNUSABLE, "'in.mask' has no meaning");
+    expect(gqa, (change){.add = "in.gate"}, WF_CHECK_UNUSABLE, "'in.gate' has no meaning");
+    expect(gqa, (change){.add = "in.mask"}, WF_CHECK_UNUSABLE, "in.mask must be [L,S]");
     expect(gqa, (change){.add = "out.entropy"}, WF_CHECK_UNUSABLE, "expects 'out.entropy'");
     expect(gpt2, (change){.drop = "param.transformer.h.0.ln_1.bias"}, WF_CHECK_UNUSABLE, "ln_1.bias");
     wf_check_result r;
@@ -186,6 +199,12 @@ static void tensors_that_do_not_belong_together_are_refused(void **state) {
     expect(rep, (change){.flatten = "out.y_eval"}, WF_CHECK_UNUSABLE, "'out.y_eval' is [70]");
     expect(batch, (change){.flatten = "in.keep_mask"}, WF_CHECK_UNUSABLE, "in.keep_mask must be [B,L]");
     expect(norms, (change){.config = "{\"groups\": 3, \"eps\": {\"groopnorm\": 1}}"}, WF_CHECK_UNUSABLE, "no norm 'groopnorm'");
+    expect(norms,
+           (change){.config = "{\"groups\": 3, \"eps\": {\"l2norm\": \"max(norm,1e-9)\", \"layernorm_noaffine\": 1e-6, "
+                              "\"rmsnorm\": 1e-6}, \"derf_shift\": 0.125}"},
+           WF_CHECK_PASSED, NULL);
+    expect(norms, (change){.config = "{\"groups\": 3, \"eps\": {\"l2norm\": \"max(norm,x)\"}}"}, WF_CHECK_UNUSABLE,
+           "not max(norm,x)");
     expect(norms, (change){.config = "{\"groups\": 3, \"eps\": [1]}"}, WF_CHECK_UNUSABLE, "'eps' must be a number or a map");
     expect(rep, (change){.drop = "in.buf.running_mean"}, WF_CHECK_UNUSABLE, "'in.buf.running_mean' is missing");
     /* A parameter that only the dropped norms used has a gradient of zero; the others' gradients are of more outputs. */
@@ -262,6 +281,7 @@ int main(void) {
         cmocka_unit_test(wrong_options_fail),
         cmocka_unit_test(unusable_files_say_why),
         cmocka_unit_test(strange_combinations_do_not_crash),
+        cmocka_unit_test(a_mask_hides_beside_what_the_options_hide),
         cmocka_unit_test(tensors_that_do_not_belong_together_are_refused),
         cmocka_unit_test(options_that_only_describe_are_read_too),
     };
