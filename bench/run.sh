@@ -40,6 +40,17 @@ ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", (b > 0 ? a / b : 0) }'
 
 products() { "$bin/bench_matmul"; }
 rows() { "$bin/bench_rows"; }
+norms() { "$bin/bench_norms"; }
+
+# A model with Unified Normalization, folded, against the same network without any norm: both weigh and compute alike.
+fold() {
+    for norm in unified none; do
+        "$bin/weft" train bench/lm.yaml -o "$work/$norm" --set "model.norm=$norm" --set train.steps=2 --set train.batch=1 \
+            --set train.valid_batches=1 >/dev/null
+    done
+    "$bin/weft" transform fold "$work/unified" -o "$work/folded.safetensors" >/dev/null
+    "$bin/bench_fold" "$work/none" "$work/folded.safetensors"
+}
 
 attention() {
     peer || return 0
@@ -144,6 +155,6 @@ generate() {
 for part in "$@"; do
     case $part in
     products | rows | attention | mixers | train | generate) "$part" ;;
-    *) echo "run.sh: unknown part '$part'; known: products rows attention mixers train generate" >&2 && exit 2 ;;
+    *) echo "run.sh: unknown part '$part'; known: products rows norms fold attention mixers train generate" >&2 && exit 2 ;;
     esac
 done

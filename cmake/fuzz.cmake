@@ -1,5 +1,6 @@
 # libFuzzer targets (clang): only the rooms that read files, every line instrumented. `ninja fuzz` builds them all.
-file(GLOB WEFT_FUZZ_ROOMS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/base/*.c ${CMAKE_SOURCE_DIR}/src/file/*.c)
+file(GLOB WEFT_FUZZ_ROOMS CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/base/*.c ${CMAKE_SOURCE_DIR}/src/file/*.c
+  ${CMAKE_SOURCE_DIR}/src/lab/expr.c)
 set(WEFT_FUZZ_FLAGS -Wall -Wextra -g -O1 -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
 add_library(weft_fuzz STATIC EXCLUDE_FROM_ALL ${WEFT_FUZZ_ROOMS} ${CMAKE_SOURCE_DIR}/src/graph/tensor.c)
 target_include_directories(weft_fuzz PUBLIC ${CMAKE_SOURCE_DIR}/src)

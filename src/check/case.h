@@ -63,8 +63,11 @@ extern const wf_adapter /* each ends with module == NULL */
     wf_adapters_stateful[],
     wf_adapters_softmax_family[],
     wf_adapters_sigma[],
-    wf_adapters_linear[];
+    wf_adapters_linear[],
+    wf_adapters_transform[];
 /* clang-format on */
+
+extern const wf_adapter wf_adapters_topology[], wf_adapters_hierarchy[], wf_adapters_splitting[];
 
 /* ---- options; a key that is absent or null gives `otherwise`. Errors name key and value. ---- */
 const wf_value *wf_case_key(wf_case *c, const char *key); /* NULL when absent or null */
@@ -102,7 +105,8 @@ wf_node *wf_case_tapped(const wf_case *c, const char *what, int nth);          /
 wf_status wf_case_solve(wf_case *c); /* run, compare outputs and gradients of inputs */
 /* An output that is computed outside the graph. */
 wf_status wf_case_compare(wf_case *c, const char *name, const wf_tensor *value);
-wf_status wf_case_finish(wf_case *c);                                           /* gradients of parameters, leftovers */
-wf_status wf_case_fail(const wf_case *c, const char *fmt, ...) WF_PRINTF(2, 3); /* WF_EINVAL */
+wf_status wf_case_compare_as(wf_case *c, const char *full, const wf_tensor *value); /* by the file's own name: "grad.param.x" */
+wf_status wf_case_finish(wf_case *c);                                               /* gradients of parameters, leftovers */
+wf_status wf_case_fail(const wf_case *c, const char *fmt, ...) WF_PRINTF(2, 3);     /* WF_EINVAL */
 
 #endif

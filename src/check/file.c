@@ -16,6 +16,10 @@ static const wf_adapter *const tables[] = {
     wf_adapters_softmax_family,
     wf_adapters_sigma,
     wf_adapters_linear,
+    wf_adapters_transform,
+    wf_adapters_topology,
+    wf_adapters_hierarchy,
+    wf_adapters_splitting,
 };
 /* clang-format on */
 enum { N_TABLES = sizeof tables / sizeof *tables };

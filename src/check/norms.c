@@ -1,4 +1,4 @@
-/* norms.c: cases of the baseline norms and of the adaLN-zero block. */
+/* norms.c: cases of the baseline norms. */
 #include "check/case.h"
 
 #include <string.h>
@@ -171,75 +171,10 @@ static wf_status batchnorm_tokens(wf_case *c) {
     return wf_case_has(c, "out.y_eval") ? batch_step(c, m, "_eval", false, false) : WF_OK;
 }
 
-/* ---- block.dit-adaln-zero: adaLN-zero around attention and MLP, and the modulated final layer ---- */
-
-/* LayerNorm without affine, then h (1 + scale) + shift. */
-static wf_node *modulate(wf_graph *g, wf_node *x, wf_node *shift, wf_node *scale, double eps) {
-    unsigned last = x ? 1u << (x->shape.rank - 1) : 0;
-    wf_node *d = wf_sub(g, x, wf_mean(g, x, last, true));
-    wf_node *n = wf_mul(g, d, wf_rsqrt(g, wf_add_c(g, wf_mean(g, wf_square(g, d), last, true), eps)));
-    return wf_add(g, wf_mul(g, n, wf_add_c(g, scale, 1)), shift);
-}
-
-/* Piece k of n of Linear(SiLU(c)): [B,1,D] for one condition a sample, [B,L,D] for one a token. */
-static wf_node *piece(wf_graph *g, wf_node *ada, int k, int64_t D) {
-    wf_node *p = ada ? wf_slice(g, ada, ada->shape.rank - 1, k * D, D) : NULL;
-    return p && p->shape.rank == 2 ? wf_unsqueeze(g, p, 1) : p;
-}
-
-static wf_node *linear(wf_case *c, const char *name, wf_node *x) {
-    char *w = wf_arena_format(c->arena, "%s.weight", name), *b = wf_arena_format(c->arena, "%s.bias", name);
-    return wf_linear(c->graph, x, wf_case_param(c, w ? w : ""), wf_case_param_or_null(c, b ? b : ""));
-}
-
-static wf_node *attention(wf_case *c, wf_node *h, int64_t H) {
-    wf_graph *g = c->graph;
-    wf_node *qkv = linear(c, "qkv", h);
-    if (!qkv) return NULL;
-    int64_t B = qkv->shape.dim[0], L = qkv->shape.dim[1], D = qkv->shape.dim[2] / 3;
-    wf_node *part[3];
-    for (int i = 0; i < 3; i++) part[i] = wf_reshape(g, wf_slice(g, qkv, 2, i * D, D), WF_SHAPE(B, L, H, D / H));
-    wf_attention_spec s = {0};
-    return linear(c, "proj", wf_reshape(g, wf_attention(g, part[0], part[1], part[2], &s), WF_SHAPE(B, L, D)));
-}
-
-static wf_status dit(wf_case *c) {
-    static const char *const gelus[] = {"tanh", "gelu_tanh", "erf", "gelu", "exact", "gelu", "exact (erf)", "gelu", NULL};
-    const char *act;
-    int64_t H;
-    double eps;
-    wf_graph *g = c->graph;
-    wf_node *x = wf_case_in(c, "x"), *cond = wf_silu(g, wf_case_in(c, "c"));
-    if (!x || !cond) return wf_fail(WF_EFORMAT, "%s", wf_graph_message(g));
-    if (x->shape.rank != 3) return wf_case_fail(c, "in.x must be [B,L,D]");
-    int64_t D = x->shape.dim[2];
-    WF_TRY(wf_case_int(c, "H", 1, &H));
-    WF_TRY(wf_case_real(c, "eps", 1e-6, &eps));
-    WF_TRY(wf_case_choice(c, "gelu", gelus, "gelu_tanh", &act));
-    WF_TRY(wf_case_same(c, "D", D));
-    WF_TRY(wf_case_same(c, "cond", cond->shape.dim[cond->shape.rank - 1]));
-    if (H < 1 || D % H) return wf_case_fail(c, "config: 'H' %lld must divide the width %lld", (long long)H, (long long)D);
-    wf_node *ada = linear(c, "ada", cond), *fc1 = wf_case_param(c, "fc1.weight");
-    if (!ada || !fc1) return wf_fail(WF_EFORMAT, "%s", wf_graph_message(g));
-    if (ada->shape.dim[ada->shape.rank - 1] != 6 * D) return wf_case_fail(c, "param.ada.weight must have 6 D rows");
-    WF_TRY(wf_case_same(c, "mlp_hidden", fc1->shape.dim[0]));
-    wf_node *a = attention(c, modulate(g, x, piece(g, ada, 0, D), piece(g, ada, 1, D), eps), H);
-    x = wf_add(g, x, wf_mul(g, piece(g, ada, 2, D), a));
-    wf_node *h = wf_activation(g, act, linear(c, "fc1", modulate(g, x, piece(g, ada, 3, D), piece(g, ada, 4, D), eps)));
-    x = wf_add(g, x, wf_mul(g, piece(g, ada, 5, D), linear(c, "fc2", h)));
-    wf_case_out(c, "y", x);
-    if (wf_case_has(c, "param.final_ada.weight")) {
-        wf_node *f = linear(c, "final_ada", cond);
-        wf_case_out(c, "z", linear(c, "final", modulate(g, x, piece(g, f, 0, D), piece(g, f, 1, D), eps)));
-    }
-    return wf_case_solve(c);
-}
-
 /* clang-format off */
 const wf_adapter wf_adapters_norm[] = {
     {"norm.token-norms", token_norms, ""},
     {"norm.batchnorm-tokens", batchnorm_tokens, "B L D"},
-    {"block.dit-adaln-zero", dit, "B L"},
     {0},
 };
 /* clang-format on */

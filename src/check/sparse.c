@@ -1,11 +1,8 @@
 /* sparse.c: cases of attention over fewer pairs: Linformer, Longformer, BigBird, Performer, Reformer's LSH. */
 #include "check/case.h"
+#include "part/mixer/sparse.h"
 
-#include <math.h>
-#include <stdlib.h>
 #include <string.h>
-
-static const double hidden_score = -1e30; /* far below any score: a weight of exactly 0 beside a visible one */
 
 static wf_status graph_error(const wf_case *c) {
     return wf_fail(WF_EFORMAT, "%s", wf_graph_message(c->graph));
@@ -39,11 +36,6 @@ static wf_status read_x(wf_case *c, wf_node **x, int64_t *H, int64_t *L) {
 
 /* ---- attention.linformer ---- */
 
-/* E[0:L]^T x: [B,k,D] */
-static wf_node *shorten(wf_graph *g, wf_node *E, wf_node *x, int64_t L) {
-    return wf_matmul(g, wf_slice(g, E, 0, 0, L), x, true, false);
-}
-
 static wf_status linformer(wf_case *c) {
     wf_graph *g = c->graph;
     wf_node *x = NULL;
@@ -58,8 +50,8 @@ static wf_status linformer(wf_case *c) {
     if (L > E->shape.dim[0])
         return wf_case_fail(c, "a length of %lld is more than the %lld rows of proj_k", (long long)L,
                             (long long)E->shape.dim[0]);
-    wf_node *q = project(c, "to_q", x, H), *k = shorten(g, E, project(c, "to_k", x, 0), L),
-            *v = shorten(g, F, project(c, "to_v", x, 0), L);
+    wf_node *q = project(c, "to_q", x, H), *k = wf_linformer_shorten(g, E, project(c, "to_k", x, 0), NULL),
+            *v = wf_linformer_shorten(g, F, project(c, "to_v", x, 0), NULL);
     if (!q || !k || !v) return graph_error(c);
     int64_t B = x->shape.dim[0], d = q->shape.dim[3], S = E->shape.dim[1];
     if (k->shape.dim[2] != H * d || v->shape.dim[2] % H) return wf_case_fail(c, "to_k and to_v must have the rows of to_q");
@@ -70,257 +62,175 @@ static wf_status linformer(wf_case *c) {
     return wf_case_solve(c);
 }
 
-/* ---- masks as additive scores ---- */
+/* ---- visible sets ---- */
 
-/* The mask's leaf, 1 where visible, and the same as scores in the working type. */
-static wf_node *as_scores(wf_case *c, wf_tensor *mask, wf_node **leaf) {
-    wf_graph *g = c->graph;
-    *leaf = wf_case_constant(c, "visible", mask);
-    wf_node *hidden = wf_add_c(g, wf_neg(g, *leaf), 1);
-    return wf_cast(g, wf_mul_c(g, hidden, hidden_score), c->f64 ? WF_F64 : WF_F32);
+/* What a spec shows, 1 or 0, [1,H,L,L]: the weights of equal scores. */
+static wf_node *visible(wf_graph *g, int64_t H, int64_t L, const wf_attention_spec *s) {
+    wf_node *none = wf_fill(g, WF_F32, WF_SHAPE(1, L, H, 1), 0), *weights = NULL;
+    wf_attention_plain(g, none, none, none, s, &weights);
+    return weights ? wf_lt(g, wf_fill(g, WF_F32, WF_SHAPE(1), 0), weights) : NULL;
+}
+
+static wf_status dense_fits(wf_case *c, int64_t H, int64_t L) {
+    if (H * L * L <= 1 << 26) return WF_OK;
+    return wf_case_fail(c, "out.mask of %lld tokens is too much for a dense check", (long long)L);
 }
 
 /* ---- attention.longformer ---- */
 
-static wf_status read_globals(wf_case *c, int64_t L, wf_tensor *is_global) {
+static wf_status read_globals(wf_case *c, int64_t L, wf_tensor **globals) {
     const wf_value *v = wf_case_key(c, "global_tokens");
+    *globals = NULL;
     if (v && v->kind != WF_V_LIST) return wf_case_fail(c, "config: 'global_tokens' must be a list");
-    for (int i = 0; v && i < v->n; i++) {
-        int64_t at;
+    bool *is = v && v->n ? wf_arena_alloc(c->arena, (size_t)L) : NULL;
+    int64_t n = 0, at;
+    for (int i = 0; is && i < v->n; i++) {
         if (wf_value_int(v->item[i], &at) != WF_OK || at < 0 || at >= L)
             return wf_case_fail(c, "config: 'global_tokens' must be positions below %lld", (long long)L);
-        wf_tensor_set(is_global, at, 1);
+        n += !is[at];
+        is[at] = true;
     }
+    if (!n) return WF_OK;
+    if (!(*globals = wf_tensor_new(WF_I32, WF_SHAPE(n)))) return WF_ENOMEM;
+    for (int64_t i = 0, k = 0; i < L; i++)
+        if (is[i]) wf_tensor_set(*globals, k++, (double)i);
     return WF_OK;
 }
 
 static wf_status longformer(wf_case *c) {
     wf_graph *g = c->graph;
-    wf_node *x = NULL, *seen;
+    wf_node *x = NULL;
     int64_t H = 0, L = 0, w;
     WF_TRY(read_x(c, &x, &H, &L));
     WF_TRY(wf_case_int(c, "one_sided_window", 0, &w));
-    if (L > 1 << 12) return wf_case_fail(c, "a length of %lld is too much for a dense check", (long long)L);
-    wf_tensor *global = wf_tensor_new(WF_F32, WF_SHAPE(1, L, 1, 1)), *mask = wf_tensor_new(WF_F32, WF_SHAPE(1, 1, L, L));
-    wf_status s = global && mask ? read_globals(c, L, global) : WF_ENOMEM;
-    for (int64_t i = 0; s == WF_OK && i < L; i++)
-        for (int64_t j = 0; j < L; j++)
-            if (llabs(i - j) <= w || wf_tensor_get(global, j) > 0) wf_tensor_set(mask, i * L + j, 1);
-    if (s != WF_OK) {
-        wf_tensor_free(global);
-        wf_tensor_free(mask);
-        return s;
-    }
-    wf_node *is_global = wf_case_constant(c, "global rows", global);
-    wf_attention_spec near = {.bias = as_scores(c, mask, &seen)}, all = {0};
-    wf_node *local = wf_attention(g, project(c, "q_proj", x, H), project(c, "k_proj", x, H), project(c, "v_proj", x, H), &near);
-    wf_node *far =
-        wf_attention(g, project(c, "q_global", x, H), project(c, "k_global", x, H), project(c, "v_global", x, H), &all);
-    wf_node *o = wf_where(g, is_global, far, local);
+    if (w < 0) return wf_case_fail(c, "config: 'one_sided_window' must not be negative");
+    if (wf_case_has(c, "out.mask")) WF_TRY(dense_fits(c, 1, L));
+    wf_tensor *globals;
+    WF_TRY(read_globals(c, L, &globals));
+    wf_node *list = globals ? wf_case_constant(c, "global tokens", globals) : NULL;
+    wf_longformer s = {.window = w, .globals = globals};
+    wf_node *o = wf_longformer_near(g, project(c, "q_proj", x, H), project(c, "k_proj", x, H), project(c, "v_proj", x, H), &s);
+    bool far = globals || wf_case_has(c, "param.q_global.weight"); /* there, but without a global token of no effect */
+    wf_node *q = far ? project(c, "q_global", x, H) : NULL, *k = far ? project(c, "k_global", x, H) : NULL,
+            *v = far ? project(c, "v_global", x, H) : NULL;
+    if (globals) o = wf_longformer_join(g, o, wf_longformer_far(g, wf_longformer_rows(g, q, &s), k, v, &s), &s);
     wf_case_out(c, "y", project(c, "out_proj", merge(g, o), 0));
-    wf_case_out(c, "mask", wf_reshape(g, seen, WF_SHAPE(L, L)));
+    if (wf_case_has(c, "out.mask")) {
+        wf_attention_spec near = {.window_back = w + 1, .window_forward = w + 1, .globals = list};
+        wf_case_out(c, "mask", wf_reshape(g, visible(g, 1, L, &near), WF_SHAPE(L, L)));
+    }
     return wf_case_solve(c);
 }
 
 /* ---- attention.bigbird (ITC) ---- */
 
-static void open_block(wf_tensor *mask, int64_t L, int64_t block, int64_t h, int64_t row, int64_t col) {
-    for (int64_t i = row * block; i < (row + 1) * block; i++)
-        for (int64_t j = col * block; j < (col + 1) * block; j++) wf_tensor_set(mask, (h * L + i) * L + j, 1);
-}
-
-static wf_status bigbird_mask(wf_case *c, wf_tensor *mask, int64_t H, int64_t L, int64_t block, const wf_tensor *random,
-                              int64_t R) {
-    int64_t nb = L / block;
-    for (int64_t h = 0; h < H; h++)
-        for (int64_t r = 0; r < nb; r++) {
-            bool border = r == 0 || r == nb - 1;
-            for (int64_t k = 0; k < nb; k++)
-                if (border || k == 0 || k == nb - 1 || llabs(k - r) <= 1) open_block(mask, L, block, h, r, k);
-            for (int64_t i = 0; !border && i < R; i++) {
-                double k = wf_tensor_get(random, (h * (nb - 2) + r - 1) * R + i);
-                if (k < 0 || k >= (double)nb) return wf_case_fail(c, "in.rand_blocks has block %g of %lld", k, (long long)nb);
-                open_block(mask, L, block, h, r, (int64_t)k);
-            }
-        }
-    return WF_OK;
+static wf_status read_links(wf_case *c, int64_t H, int64_t nb, int64_t R, wf_node **links) {
+    *links = NULL;
+    if (!R) return WF_OK;
+    wf_tensor *t = wf_case_read(c, "in.rand_blocks", WF_I32);
+    if (!t) return WF_EFORMAT;
+    bool fits = wf_tensor_count(t) == H * (nb - 2) * R;
+    for (int64_t i = 0; fits && i < wf_tensor_count(t); i++) {
+        double k = wf_tensor_get(t, i);
+        if (k >= 0 && k < (double)nb) continue;
+        wf_tensor_free(t);
+        return wf_case_fail(c, "in.rand_blocks has block %g of %lld", k, (long long)nb);
+    }
+    if (!fits) {
+        wf_tensor_free(t);
+        return wf_case_fail(c, "in.rand_blocks must be [%lld,%lld,%lld]", (long long)H, (long long)(nb - 2), (long long)R);
+    }
+    t->shape = WF_SHAPE(H, nb - 2, R);
+    *links = wf_case_constant(c, "random blocks", t);
+    return *links ? WF_OK : graph_error(c);
 }
 
 static wf_status bigbird(wf_case *c) {
     wf_graph *g = c->graph;
-    wf_node *x = NULL, *seen;
+    wf_node *x = NULL;
     int64_t H = 0, L = 0, block, R;
     WF_TRY(read_x(c, &x, &H, &L));
     WF_TRY(wf_case_int(c, "block", 1, &block));
     WF_TRY(wf_case_int(c, "random_blocks", 0, &R));
-    if (block < 1 || L % block || L / block < 3 || H * L * L > 1 << 26)
+    if (block < 1 || L % block || L / block < 3 || R < 0)
         return wf_case_fail(c, "config: a length of %lld must be at least three blocks of 'block' %lld", (long long)L,
                             (long long)block);
-    wf_tensor *random = R ? wf_case_read(c, "in.rand_blocks", WF_I32) : NULL;
-    if (R && !random) return WF_EFORMAT;
-    if (random && wf_tensor_count(random) != H * (L / block - 2) * R) {
-        wf_tensor_free(random);
-        return wf_case_fail(c, "in.rand_blocks must be [%lld,%lld,%lld]", (long long)H, (long long)(L / block - 2),
-                            (long long)R);
-    }
-    wf_tensor *mask = wf_tensor_new(WF_F32, WF_SHAPE(1, H, L, L));
-    wf_status s = mask ? bigbird_mask(c, mask, H, L, block, random, R) : WF_ENOMEM;
-    wf_tensor_free(random);
-    if (s != WF_OK) {
-        wf_tensor_free(mask);
-        return s;
-    }
-    wf_attention_spec spec = {.bias = as_scores(c, mask, &seen)};
-    wf_node *o = wf_attention(g, project(c, "q_proj", x, H), project(c, "k_proj", x, H), project(c, "v_proj", x, H), &spec);
+    wf_attention_spec s = {.block = block};
+    WF_TRY(read_links(c, H, L / block, R, &s.links));
+    wf_node *o = wf_attention(g, project(c, "q_proj", x, H), project(c, "k_proj", x, H), project(c, "v_proj", x, H), &s);
     wf_case_out(c, "y", project(c, "out_proj", merge(g, o), 0));
-    wf_case_out(c, "mask", wf_reshape(g, seen, WF_SHAPE(H, L, L)));
+    if (wf_case_has(c, "out.mask")) {
+        WF_TRY(dense_fits(c, H, L));
+        wf_case_out(c, "mask", wf_reshape(g, visible(g, H, L, &s), WF_SHAPE(H, L, L)));
+    }
     return wf_case_solve(c);
 }
 
 /* ---- attention.performer (FAVOR+) ---- */
 
-/* M^(-1/2) (exp(w.u - |u|^2/2 - max) + eps), u = z d^(-1/4); max over `axes` of w.u, a constant for the gradient. z [B,H,L,d] */
-static wf_node *favor(wf_graph *g, wf_node *z, wf_node *w, unsigned axes, double eps) {
-    if (!z || !w) return NULL;
-    int64_t d = z->shape.dim[3], M = w->shape.dim[0];
-    wf_node *u = wf_mul_c(g, z, pow((double)d, -0.25));
-    wf_node *p = wf_matmul(g, u, w, false, true), *most = wf_stop_gradient(g, wf_amax(g, p, axes, true));
-    wf_node *half = wf_mul_c(g, wf_sum(g, wf_square(g, u), 1u << 3, true), 0.5);
-    wf_node *e = wf_exp(g, wf_sub(g, wf_sub(g, p, half), most));
-    return wf_mul_c(g, wf_add_c(g, e, eps), 1 / sqrt((double)M));
-}
-
 static wf_status performer(wf_case *c) {
     wf_graph *g = c->graph;
-    double eps_feature, eps;
+    wf_favor f = {0};
+    double eps;
     bool causal;
+    static const char *const kernels[] = {"softmax", "softmax", "relu", "relu", NULL};
+    const char *kernel;
     wf_node *q = wf_case_in(c, "q"), *k = wf_case_in(c, "k"), *v = wf_case_in(c, "v"), *w = wf_case_param(c, "projection");
     if (!q || !k || !v || !w) return graph_error(c);
-    WF_TRY(wf_case_real(c, "eps_feature", 1e-4, &eps_feature));
+    WF_TRY(wf_case_choice(c, "kernel", kernels, "softmax", &kernel));
+    f.relu = !strcmp(kernel, "relu");
+    WF_TRY(wf_case_real(c, "eps_feature", f.relu ? 1e-3 : 1e-4, &f.eps));
     WF_TRY(wf_case_bool(c, "causal", false, &causal));
     WF_TRY(wf_case_real(c, "eps_denominator", causal ? 1e-6 : 0, &eps));
     if (q->shape.rank != 4 || k->shape.rank != 4 || v->shape.rank != 4 || w->shape.rank != 2 ||
         w->shape.dim[1] != q->shape.dim[3])
         return wf_case_fail(c, "in.q, in.k, in.v must be [B,H,L,d] and param.projection [M,d]");
     WF_TRY(wf_case_same(c, "features", w->shape.dim[0]));
-    wf_node *fq = favor(g, q, w, 1u << 3, eps_feature), *fk = favor(g, k, w, 1u << 2 | 1u << 3, eps_feature);
-    wf_case_out(c, "q_feat", fq);
-    wf_case_out(c, "k_feat", fk);
-    int64_t e = v->shape.dim[3];
-    wf_shape ones = v->shape;
-    ones.dim[3] = 1;
-    wf_node *v1 = wf_concat(g, (wf_node *[]){v, wf_fill(g, v->dtype, ones, 1)}, 2, 3), *o;
-    if (causal)
-        o = wf_transpose(
-            g, wf_linear_scan(g, wf_transpose(g, fq, 1, 2), wf_transpose(g, fk, 1, 2), wf_transpose(g, v1, 1, 2), NULL, NULL),
-            1, 2);
-    else
-        o = wf_matmul(g, fq, wf_matmul(g, fk, v1, true, false), false, false);
-    wf_node *below = wf_add(g, wf_slice(g, o, 3, e, 1), wf_mul_c(g, wf_sum(g, fq, 1u << 3, true), eps)); /* q.(z + eps) */
-    wf_case_out(c, "o", wf_div(g, wf_slice(g, o, 3, 0, e), below));
+    wf_node *bq = wf_favor_bare(g, wf_transpose(g, q, 1, 2), w, &f, false, NULL),
+            *bk = wf_favor_bare(g, wf_transpose(g, k, 1, 2), w, &f, true, NULL);
+    if (!bq || !bk) return graph_error(c);
+    wf_case_out(c, "q_feat", wf_transpose(g, wf_favor_features(g, bq, &f, NULL), 1, 2));
+    wf_case_out(c, "k_feat", wf_transpose(g, wf_favor_features(g, bk, &f, NULL), 1, 2));
+    wf_node *o = wf_favor_attention(g, bq, bk, wf_transpose(g, v, 1, 2), &f, causal, eps, NULL, NULL, NULL);
+    wf_case_out(c, "o", o ? wf_transpose(g, o, 1, 2) : NULL);
     return wf_case_solve(c);
 }
 
 /* ---- attention.reformer-lsh: one head, queries are keys ---- */
 
-typedef struct lsh {
-    int64_t B, L, d, e, c, n, NB; /* c bucket size, n hashes, NB buckets */
-    bool causal, across;
-    double self;
-} lsh;
-
-/* float [B, n L]: bucket + hash NB */
-static wf_node *buckets(wf_graph *g, const lsh *s, wf_node *qk, wf_node *rotations) {
-    wf_node *R = wf_permute(g, rotations, (const int[]){0, 2, 1, 3}); /* [1,n,d,NB/2] */
-    wf_node *p = wf_matmul(g, wf_unsqueeze(g, qk, 1), R, false, false);
-    wf_node *best = wf_argmax(g, wf_concat(g, (wf_node *[]){p, wf_neg(g, p)}, 2, 3)); /* [B,n,L] */
-    wf_node *hash = wf_index(g, WF_F32, WF_SHAPE(1, s->n, 1), 1);
-    wf_node *b = wf_add(g, wf_cast(g, best, WF_F32), wf_mul_c(g, hash, (double)s->NB));
-    return wf_reshape(g, b, WF_SHAPE(s->B, s->n * s->L));
-}
-
-/* Rows of x [B,R,d] by float positions [B,N] (below R): [B,N,d] */
-static wf_node *rows(wf_graph *g, wf_node *x, wf_node *at) {
-    if (!x || !at) return NULL;
-    int64_t B = x->shape.dim[0], R = x->shape.dim[1], d = x->shape.dim[2];
-    wf_node *first = wf_mul_c(g, wf_index(g, WF_F32, WF_SHAPE(B, 1), 0), (double)R);
-    return wf_gather(g, wf_reshape(g, x, WF_SHAPE(B * R, d)), wf_cast(g, wf_add(g, at, first), WF_I32));
-}
-
-/* [B,chunks,c,w] -> [B,chunks,2c,w]: each chunk and the one before it, the first one's being the last. */
-static wf_node *look_back(wf_graph *g, wf_node *x) {
-    if (!x) return NULL;
-    int64_t n = x->shape.dim[1];
-    wf_node *before = wf_concat(g, (wf_node *[]){wf_slice(g, x, 1, n - 1, 1), wf_slice(g, x, 1, 0, n - 1)}, 2, 1);
-    return wf_concat(g, (wf_node *[]){x, before}, 2, 2);
-}
-
-static wf_node *chunks(wf_graph *g, const lsh *s, wf_node *x, int64_t w) {
-    return wf_reshape(g, x, WF_SHAPE(s->B, s->n * s->NB, s->c, w));
-}
-
-/* Scores [B,chunks,c,2c] with their masks; at, bucket: float [B, n L] of the sorted entries. */
-static wf_node *scores(wf_graph *g, const lsh *s, wf_node *sorted, wf_node *at, wf_node *bucket) {
-    wf_node *length = wf_max_c(g, wf_sum(g, wf_square(g, sorted), 1u << 2, true), 1e-24);
-    wf_node *k = look_back(g, chunks(g, s, wf_mul(g, sorted, wf_rsqrt(g, length)), s->d));
-    wf_node *dots = wf_mul_c(g, wf_matmul(g, chunks(g, s, sorted, s->d), k, false, true), 1 / sqrt((double)s->d));
-    wf_node *tq = chunks(g, s, at, 1), *tk = wf_transpose(g, look_back(g, tq), 2, 3);
-    wf_dtype t = dots ? dots->dtype : WF_F32;
-    if (s->causal) dots = wf_where(g, wf_lt(g, tq, tk), wf_fill(g, t, WF_SHAPE(1), hidden_score), dots);
-    dots = wf_where(g, wf_eq(g, tq, tk), wf_fill(g, t, WF_SHAPE(1), s->self), dots);
-    if (s->across) return dots;
-    wf_node *bq = chunks(g, s, bucket, 1), *bk = wf_transpose(g, look_back(g, bq), 2, 3);
-    return wf_where(g, wf_ne(g, bq, bk), wf_fill(g, t, WF_SHAPE(1), hidden_score), dots);
-}
-
-static wf_status attend(wf_case *c, const lsh *s, wf_node *qk, wf_node *v, wf_node *rotations) {
-    wf_graph *g = c->graph;
-    int64_t N = s->n * s->L;
-    wf_node *bucket = buckets(g, s, qk, rotations);
-    wf_case_out(c, "buckets", bucket);
-    wf_node *ticket = wf_index(g, WF_F32, WF_SHAPE(1, N), 1);
-    wf_node *turn = wf_mul_c(g, wf_floor(g, wf_mul_c(g, wf_add_c(g, ticket, 0.5), 1.0 / (double)s->L)), (double)s->L);
-    wf_node *position = wf_sub(g, ticket, turn); /* ticket mod L */
-    wf_node *key = wf_add(g, wf_mul_c(g, bucket, (double)s->L), position);
-    wf_node *order = wf_argsort(g, key, false), *undo = wf_argsort(g, wf_cast(g, order, WF_F32), false);
-    wf_node *of = wf_cast(g, order, WF_F32);
-    wf_node *at = wf_sub(g, of, wf_mul_c(g, wf_floor(g, wf_mul_c(g, wf_add_c(g, of, 0.5), 1.0 / (double)s->L)), (double)s->L));
-    wf_node *sorted_bucket = wf_take(g, bucket, order);
-    wf_node *dots = scores(g, s, rows(g, qk, at), at, sorted_bucket);
-    wf_node *lse = wf_logsumexp(g, dots, true);
-    wf_node *o = wf_matmul(g, wf_exp(g, wf_sub(g, dots, lse)), look_back(g, chunks(g, s, rows(g, v, at), s->e)), false, false);
-    wf_node *back = wf_cast(g, undo, WF_F32);
-    wf_node *oh = wf_reshape(g, rows(g, wf_reshape(g, o, WF_SHAPE(s->B, N, s->e)), back), WF_SHAPE(s->B, s->n, s->L, s->e));
-    wf_node *lh = wf_reshape(g, rows(g, wf_reshape(g, lse, WF_SHAPE(s->B, N, 1)), back), WF_SHAPE(s->B, s->n, s->L, 1));
-    wf_node *most = wf_stop_gradient(g, wf_amax(g, lh, 1u << 1, true));
-    wf_node *share = wf_exp(g, wf_sub(g, lh, most));
-    share = wf_div(g, share, wf_sum(g, share, 1u << 1, true));
-    wf_case_out(c, "o", wf_sum(g, wf_mul(g, oh, share), 1u << 1, false));
-    return wf_case_solve(c);
+static wf_status read_lsh(wf_case *c, wf_lsh *s) {
+    WF_TRY(wf_case_int(c, "bucket_size", 0, &s->bucket));
+    WF_TRY(wf_case_int(c, "n_hashes", 1, &s->hashes));
+    WF_TRY(wf_case_bool(c, "causal", false, &s->causal));
+    WF_TRY(wf_case_bool(c, "attend_across_buckets", true, &s->across));
+    WF_TRY(wf_case_bool(c, "allow_duplicates", true, &s->duplicates));
+    WF_TRY(wf_case_real(c, "self_value", -5e4, &s->self));
+    if (s->hashes < 1 || s->hashes > 64) return wf_case_fail(c, "config: 'n_hashes' must be 1 to 64");
+    return WF_OK;
 }
 
 static wf_status reformer(wf_case *c) {
-    lsh s = {0};
-    bool duplicates;
-    wf_node *qk = wf_case_in(c, "qk"), *v = wf_case_in(c, "v"), *R = wf_case_in(c, "rotations");
+    wf_graph *g = c->graph;
+    wf_lsh s = {0};
+    wf_node *qk = wf_case_in(c, "qk"), *v = wf_case_in(c, "v"), *R = wf_case_in(c, "rotations"), *buckets = NULL;
     if (!qk || !v || !R) return graph_error(c);
-    WF_TRY(wf_case_int(c, "bucket_size", 0, &s.c));
-    WF_TRY(wf_case_int(c, "n_hashes", 1, &s.n));
-    WF_TRY(wf_case_bool(c, "causal", false, &s.causal));
-    WF_TRY(wf_case_bool(c, "attend_across_buckets", true, &s.across));
-    WF_TRY(wf_case_bool(c, "allow_duplicates", true, &duplicates));
-    WF_TRY(wf_case_real(c, "self_value", -5e4, &s.self));
-    if (!duplicates) return wf_case_fail(c, "config: 'allow_duplicates' false is not built");
+    WF_TRY(read_lsh(c, &s));
     if (qk->shape.rank != 3 || v->shape.rank != 3 || R->shape.rank != 4)
         return wf_case_fail(c, "in.qk, in.v must be [B,L,d], in.rotations [1,d,n,NB/2]");
-    s.B = qk->shape.dim[0], s.L = qk->shape.dim[1], s.d = qk->shape.dim[2], s.e = v->shape.dim[2];
-    if (s.c < 1 || s.n < 1 || s.L % (2 * s.c))
-        return wf_case_fail(c, "the length %lld must be a multiple of two buckets of %lld", (long long)s.L, (long long)s.c);
-    s.NB = s.L / s.c;
-    if (R->shape.dim[1] != s.d || R->shape.dim[2] != s.n || R->shape.dim[3] * 2 != s.NB)
+    int64_t B = qk->shape.dim[0], L = qk->shape.dim[1], d = qk->shape.dim[2], e = v->shape.dim[2];
+    if (s.bucket < 1 || L % (2 * s.bucket))
+        return wf_case_fail(c, "the length %lld must be a multiple of two buckets of %lld", (long long)L, (long long)s.bucket);
+    int64_t NB = wf_lsh_buckets(L, s.bucket);
+    if (R->shape.dim[1] != d || R->shape.dim[2] != s.hashes || R->shape.dim[3] * 2 != NB)
         return wf_case_fail(c, "in.rotations must be [1,d,n_hashes,L/bucket_size/2]");
-    if (s.n * s.NB * s.L > 1 << 24) return wf_case_fail(c, "sort keys above 2^24 would lose digits");
-    return attend(c, &s, qk, v, R);
+    s.rotations = wf_squeeze(g, R, 0);
+    wf_node *o =
+        wf_lsh_attention(g, wf_reshape(g, qk, WF_SHAPE(B, L, 1, d)), wf_reshape(g, v, WF_SHAPE(B, L, 1, e)), &s, &buckets);
+    if (!o) return graph_error(c);
+    wf_node *round = wf_mul_c(g, wf_index(g, WF_F32, WF_SHAPE(1, 1, s.hashes, 1), 2), (double)NB);
+    wf_case_out(c, "buckets", wf_reshape(g, wf_add(g, buckets, round), WF_SHAPE(B, s.hashes * L)));
+    wf_case_out(c, "o", wf_reshape(g, o, WF_SHAPE(B, L, e)));
+    return wf_case_solve(c);
 }
 
 /* clang-format off */

@@ -171,7 +171,7 @@ static wf_status power(wf_case *c) {
     static const buffer_name buffers[] = {{"running_phi", "running_phi"}, {"ema_gz", "ema_gz"}, {"iters", "iters"}, {0}};
     stateful s = {.buffer = buffers};
     int64_t C = channels(c), groups, warmup;
-    double forward, backward, eps;
+    double forward, backward, eps, group_eps;
     bool group_scale;
     const char *variant, *scale;
     if (!C) return WF_EFORMAT;
@@ -180,6 +180,7 @@ static wf_status power(wf_case *c) {
     WF_TRY(wf_case_real(c, "alpha_fwd", 0.9, &forward));
     WF_TRY(wf_case_real(c, "alpha_bkw", 0.9, &backward));
     WF_TRY(wf_case_real(c, "eps", 1e-5, &eps));
+    WF_TRY(wf_case_real(c, "group_eps", 1e-5, &group_eps));
     WF_TRY(wf_case_bool(c, "group_scale", true, &group_scale));
     WF_TRY(wf_case_choice(c, "variant", variants, "power", &variant));
     WF_TRY(wf_case_choice(c, "bwd_scale", scales, "batch", &scale));
@@ -188,9 +189,9 @@ static wf_status power(wf_case *c) {
     char *spec =
         wf_arena_format(c->arena,
                         "{name: power, group_num: %lld, warmup_iters: %lld, alpha_fwd: %.17g, alpha_bkw: %.17g, eps: %.17g, "
-                        "group_scale: %s, variant: %s, bwd_scale: %s, affine: %s}",
-                        (long long)groups, (long long)warmup, forward, backward, eps, yes(group_scale), variant, scale,
-                        yes(wf_case_has(c, "param.weight")));
+                        "group_eps: %.17g, group_scale: %s, variant: %s, bwd_scale: %s, affine: %s}",
+                        (long long)groups, (long long)warmup, forward, backward, eps, group_eps, yes(group_scale), variant,
+                        scale, yes(wf_case_has(c, "param.weight")));
     wf_model *m = spec ? wf_case_part(c, "norm", spec, C, C, false, 0, &names_plain) : NULL;
     if (!m) return WF_EINVAL;
     WF_TRY(begin_at(c, m, "initial_iters", "iters", "iters"));

@@ -20,7 +20,9 @@ int wf_cmd_explain(int argc, char **argv);
 int wf_cmd_check(int argc, char **argv);
 int wf_cmd_bench(int argc, char **argv);
 int wf_cmd_data(int argc, char **argv);
+int wf_cmd_transform(int argc, char **argv);
 int wf_cmd_reproduce(int argc, char **argv);
+int wf_cmd_probe(int argc, char **argv);
 
 enum { WF_EXIT_OK = 0, WF_EXIT_FAILED = 1, WF_EXIT_USAGE = 2, WF_EXIT_INTERRUPTED = 130 };
 

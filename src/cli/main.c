@@ -19,6 +19,7 @@ static const wf_verb verbs[] = {
     {"eval", wf_cmd_eval, "loss, accuracy and bits per byte of a model on a task"},
     {"generate", wf_cmd_generate, "continue a text with a language model"},
     {"compare", wf_cmd_compare, "train several designs on one task at one budget; table and HTML report"},
+    {"transform", wf_cmd_transform, "make a model file into a faster or different one that computes the same"},
     {"plan", wf_cmd_plan, "parameters, FLOPs, bytes and peak memory of a recipe, before anything runs"},
     {"info", wf_cmd_info, "what is in a model file"},
     {"list", wf_cmd_list, "every part by slot with its paper; models, tasks, optimizers, schedules"},
@@ -26,6 +27,7 @@ static const wf_verb verbs[] = {
     {"check", wf_cmd_check, "compare a part with a golden case made by its authors' code"},
     {"bench", wf_cmd_bench, "speed and memory of a recipe or a model on this machine"},
     {"reproduce", wf_cmd_reproduce, "what the papers claim, trained small and judged"},
+    {"probe", wf_cmd_probe, "what goes on inside a model: stream, gradients, attention entropy, spectral norms"},
     {"data", wf_cmd_data, "what a task's data is, and samples of it"},
 };
 enum { n_verbs = sizeof verbs / sizeof *verbs };

@@ -32,16 +32,25 @@ void wf_each_input(wf_fuser *f, wf_node *n, wf_see_input see, void *ctx) {
     }
 }
 
-static const wf_node *memory_owner(const wf_node *n) {
+const wf_node *wf_memory_owner(const wf_node *n) {
     const wf_node *b = n->base;
     while (b->op && b->op->flags & WF_OP_IN_PLACE) b = b->in[0]->base;
     return b;
 }
 
+/* Does `unit` read n's result from memory, when it computes a reader of it? */
+static bool reads_memory(const wf_fuser *f, int unit, const wf_node *n) {
+    return unit != f->unit_of[n->id] && !wf_repeats(f, unit, n->id);
+}
+
 bool wf_needs_memory(const wf_fuser *f, const wf_node *n) {
     if (f->keep[n->id] || wf_is_accumulation(n->op->row)) return true;
-    for (int k = f->reader_at[n->id]; k < f->reader_at[n->id + 1]; k++)
-        if (f->unit_of[f->reader[k]] != f->unit_of[n->id]) return true;
+    for (int k = f->reader_at[n->id]; k < f->reader_at[n->id + 1]; k++) {
+        int r = f->reader[k];
+        if (reads_memory(f, f->unit_of[r], n)) return true;
+        for (int i = 0; i < f->n_repeat; i++)
+            if (f->repeat[i].id == r && reads_memory(f, f->repeat[i].unit, n)) return true;
+    }
     return false;
 }
 
@@ -60,10 +69,10 @@ static void depend(wf_depends *d, int unit) {
 
 static void input_unit(void *ctx, wf_node *reader, wf_node *x) {
     wf_depends *d = ctx;
-    depend(d, d->f->unit_of[x->base->id]);
+    if (!wf_repeats(d->f, d->self->index, x->base->id)) depend(d, d->f->unit_of[x->base->id]);
     for (int w = 0; w < d->f->n_writes; w++) { /* a leaf that was written in place before */
         const wf_node *write = d->f->write[w];
-        if (write->id < reader->id && memory_owner(write) == memory_owner(x)) depend(d, d->f->unit_of[write->id]);
+        if (write->id < reader->id && wf_memory_owner(write) == wf_memory_owner(x)) depend(d, d->f->unit_of[write->id]);
     }
 }
 
@@ -72,7 +81,7 @@ static void wait_for_readers(wf_depends *d, const wf_node *write) {
     const wf_fuser *f = d->f;
     for (int i = 0; i < f->n && f->order[i]->id < write->id; i++) {
         const wf_node *b = f->order[i];
-        if (b->base != b || memory_owner(b) != memory_owner(write)) continue;
+        if (b->base != b || wf_memory_owner(b) != wf_memory_owner(write)) continue;
         for (int k = f->reader_at[b->id]; k < f->reader_at[b->id + 1]; k++)
             if (f->reader[k] < write->id) depend(d, f->unit_of[f->reader[k]]);
     }
@@ -200,13 +209,12 @@ static void try_input(void *ctx, wf_node *reader, wf_node *x) {
         t->seen[t->n_seen++] = x->base;
 }
 
-/* Operands that are computed in place need addresses, too. */
-static bool try_clones(const wf_trial *t, const wf_node *n) {
+bool wf_try_clones(const wf_fuser *f, const wf_node *n, const wf_shape *space, wf_fit_class fit) {
     int64_t s[WF_MAX_RANK];
     for (int j = 0; j < n->n_in; j++) {
         const wf_node *c = n->in[j]->base;
-        if (!t->f->cloned[c->id] || c->op->row == WF_ROW_FILL) continue;
-        if (!wf_operand_strides(n, n->in[j], t->space, t->fit, s)) return false;
+        if (!f->cloned[c->id] || c->op->row == WF_ROW_FILL) continue;
+        if (!wf_operand_strides(n, n->in[j], space, fit, s)) return false;
     }
     return true;
 }
@@ -221,10 +229,12 @@ static bool try_member(wf_trial *t, wf_node *n) {
         return false;
     if (wf_is_accumulation(n->op->row)) {
         int64_t bits = reduced_axes(t->space, result);
+        /* What n takes for rows of one number would be the program's columns, and those it cannot add up. */
+        if (t->fit == WF_FIT_FULL && wf_space_cols(t->space) > 1 && result[t->space->rank - 1] == 0) return false;
         if (t->reduced >= 0 && t->reduced != bits) return false;
         t->reduced = bits;
     }
-    if (!try_clones(t, n)) return false;
+    if (!wf_try_clones(t->f, n, t->space, t->fit)) return false;
     wf_each_input(t->f, n, try_input, t);
     return t->ok;
 }
@@ -442,6 +452,7 @@ static void close_fuser(wf_fuser *f) {
     wf_free(f->last_reader);
     wf_free(f->unit);
     wf_free(f->write);
+    wf_free(f->repeat);
     wf_free(f->reader_at);
     wf_free(f->reader);
 }
@@ -491,8 +502,10 @@ static wf_status plain_step(wf_fuser *f, wf_node *n, wf_step **step) {
 
 static wf_status emit_one(wf_emitter *e, wf_unit *u) {
     u->emitted = true;
-    if (u->row) return wf_build_step(e->f, u, &e->step[e->n++]);
-    return plain_step(e->f, wf_graph_node(e->f->g, u->member[0]), &e->step[e->n++]);
+    wf_step **step = &e->step[e->n];
+    WF_TRY(u->row ? wf_build_step(e->f, u, step) : plain_step(e->f, wf_graph_node(e->f->g, u->member[0]), step));
+    if (*step) e->n++;
+    return WF_OK;
 }
 
 /* u, after everything that it waits for. A unit is looked at once before and once after its dependences. */
@@ -535,6 +548,7 @@ wf_status wf_fuse(wf_graph *g, wf_arena *arena, wf_node *const *order, int n, co
     f.n_ids = n ? order[n - 1]->id + 1 : 0;
     wf_status s = open_fuser(&f);
     if (s == WF_OK) s = visit(&f);
+    if (s == WF_OK && fuse) s = wf_repeat_cheap(&f);
     if (s == WF_OK) s = emit_all(&f, steps, n_steps);
     close_fuser(&f);
     return s;

@@ -1,5 +1,6 @@
-/* fuse.h: inside of the fuser: fuse.c (which operators share a program), fuse_space.c (addresses over a common iteration space),
- * fuse_build.c (operators -> values, peepholes), fuse_lower.c (values -> instructions, registers, blocks). */
+/* fuse.h: inside of the fuser: fuse.c (which operators share a program), fuse_again.c (what a program computes again instead of
+ * reading), fuse_space.c (addresses over a common iteration space), fuse_build.c (operators -> values), fuse_peep.c (peepholes),
+ * fuse_lower.c (values -> instructions, registers, blocks). */
 #ifndef WF_FUSE_H
 #define WF_FUSE_H
 
@@ -52,6 +53,11 @@ typedef struct wf_unit {
     int mark; /* times its dependences were put before it */
 } wf_unit;
 
+/* An operator of one group that another group computes once more for itself. */
+typedef struct wf_repeat {
+    int unit, id;
+} wf_repeat;
+
 typedef struct wf_fuser {
     wf_graph *g;
     wf_arena *arena;
@@ -69,16 +75,28 @@ typedef struct wf_fuser {
     int last_plain;  /* id of the last plain operator so far */
     wf_node **write; /* operators that write in place */
     int n_writes;
+    wf_repeat *repeat;
+    int n_repeat, cap_repeat;
 } wf_fuser;
 
 /* Memory inputs of n behind operands that are computed in place of being read: calls `see` for each. */
 typedef void (*wf_see_input)(void *ctx, wf_node *reader, wf_node *x);
 void wf_each_input(wf_fuser *f, wf_node *n, wf_see_input see, void *ctx);
 
+/* Whose storage it is: views and writes in place go back to the node that owns the memory. */
+const wf_node *wf_memory_owner(const wf_node *n);
+/* Operands that are computed in place of being read have addresses over the space, too. */
+bool wf_try_clones(const wf_fuser *f, const wf_node *n, const wf_shape *space, wf_fit_class fit);
+
+/* fuse_again.c: let groups compute cheap operators of other groups once more where that moves fewer bytes; once groups are settled. */
+wf_status wf_repeat_cheap(wf_fuser *f);
+/* Does the unit compute node `id`, whose home is another unit, once more? */
+bool wf_repeats(const wf_fuser *f, int unit, int id);
+
 /* Is the member's result wanted in memory? */
 bool wf_needs_memory(const wf_fuser *f, const wf_node *n);
 
-/* fuse_build.c: the unit as a step. */
+/* fuse_build.c: the unit as a step; NULL when nothing of it is wanted in memory. */
 wf_status wf_build_step(wf_fuser *f, wf_unit *u, wf_step **step);
 
 /* ---- values: a program before registers and instructions are settled ---- */
@@ -105,6 +123,8 @@ typedef struct wf_builder {
     const wf_node **mem_node; /* the node whose memory it is; NULL for linear indices */
     int n_mem, cap_mem;
     int *value_of; /* by member, parallel to unit->member; -1 */
+    bool *wanted;  /* by member */
+    bool woven;    /* the last two row axes changed places */
     wf_node **in, **out;
     int n_in, n_out, cap_in;
     bool failed; /* out of memory */

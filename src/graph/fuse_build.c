@@ -68,7 +68,6 @@ static int mem_new(wf_builder *b, int slot, bool output, const wf_node *x, const
 
 /* x in memory; views of the same elements are one value. */
 static int read_memory(wf_builder *b, wf_node *x, const int64_t *stride) {
-    int slot = slot_of(b, x);
     for (int i = 0; i < b->n_value; i++) {
         const wf_value *v = &b->value[i];
         if (v->code != WF_ROW_NONE) continue;
@@ -76,7 +75,7 @@ static int read_memory(wf_builder *b, wf_node *x, const int64_t *stride) {
         if (y->base == x->base && y->offset == x->offset && wf_same_strides(&b->space, b->mem[v->mem].stride, stride)) return i;
     }
     wf_value v = blank;
-    v.mem = mem_new(b, slot, false, x, stride);
+    v.mem = mem_new(b, slot_of(b, x), false, x, stride);
     v.narrow = b->space.dim[b->space.rank - 1] == 1 || stride[b->space.rank - 1] == 0;
     return wf_value_new(b, &v);
 }
@@ -211,7 +210,8 @@ static wf_status add_member(wf_builder *b, int i) {
         if (wf_is_accumulation(v.code)) accumulate(b, &v, result);
         b->value_of[i] = keep_integer(b, n, wf_value_new(b, &v));
     }
-    if (b->failed || !wf_needs_memory(b->f, n)) return b->failed ? WF_ENOMEM : WF_OK;
+    bool own = b->f->unit_of[n->id] == b->unit->index;
+    if (b->failed || !own || !wf_needs_memory(b->f, n)) return b->failed ? WF_ENOMEM : WF_OK;
     if (b->value[b->value_of[i]].out >= 0 || b->value[b->value_of[i]].code == WF_ROW_FILL) { /* one memory a value */
         wf_value v = blank;
         v.code = WF_ROW_COPY;
@@ -224,14 +224,35 @@ static wf_status add_member(wf_builder *b, int i) {
     return b->failed ? WF_ENOMEM : WF_OK;
 }
 
+static void want_operand(void *ctx, wf_node *reader, wf_node *x) {
+    wf_builder *b = ctx;
+    for (int i = 0; i < b->unit->n; i++)
+        if (b->unit->member[i] == x->base->id) b->wanted[i] = true;
+}
+
+/* Members behind results that go to memory: others compute the rest for themselves. */
+static bool find_wanted(wf_builder *b) {
+    bool some = false;
+    for (int i = b->unit->n - 1; i >= 0; i--) {
+        wf_node *n = wf_graph_node(b->f->g, b->unit->member[i]);
+        if (b->f->unit_of[n->id] == b->unit->index && wf_needs_memory(b->f, n)) b->wanted[i] = some = true;
+        if (b->wanted[i]) wf_each_input(b->f, n, want_operand, b);
+    }
+    return some;
+}
+
 wf_status wf_build_step(wf_fuser *f, wf_unit *u, wf_step **step) {
     wf_builder b = {.f = f, .unit = u, .space = u->space};
     wf_step *s = wf_arena_alloc(f->arena, sizeof *s);
     b.value_of = wf_arena_alloc(f->arena, (size_t)u->n * sizeof *b.value_of);
     b.out = wf_arena_alloc(f->arena, (size_t)u->n * sizeof *b.out);
-    if (!s || !b.value_of || !b.out) return WF_ENOMEM;
+    b.wanted = wf_arena_alloc(f->arena, (size_t)u->n * sizeof *b.wanted);
+    *step = NULL;
+    if (!s || !b.value_of || !b.out || !b.wanted) return WF_ENOMEM;
+    if (!find_wanted(&b)) return WF_OK;
     for (int i = 0; i < u->n; i++) b.value_of[i] = -1;
-    for (int i = 0; i < u->n; i++) WF_TRY(add_member(&b, i));
+    for (int i = 0; i < u->n; i++)
+        if (b.wanted[i]) WF_TRY(add_member(&b, i));
     if (f->fuse)
         wf_peephole(&b);
     else

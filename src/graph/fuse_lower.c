@@ -5,15 +5,9 @@
  */
 #include "graph/fuse.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-static int64_t CACHE_(void) {
-    const char *e = getenv("ROWS_CACHE");
-    return e ? atoi(e) * 1024 : 24 * 1024;
-}
-#define CACHE CACHE_()
-enum { MOST_ROWS = 4096, MOST_WIDE_ROWS = 256, LEAST_COLUMNS = 256 };
+enum { CACHE = 24 * 1024, SHORT_AXIS = 32, MOST_ROWS = 4096, MOST_WIDE_ROWS = 256, LEAST_COLUMNS = 256 };
 
 typedef struct wf_lowering {
     wf_builder *b;
@@ -89,6 +83,16 @@ static void prepend_axis(wf_builder *b) {
     b->space.rank = 2;
 }
 
+/* Blocks run along the last row axis. A short one (groups of channels) changes places with a longer one before it, whose rows are then
+ * further apart: true. */
+static bool lengthen_inner(wf_builder *b) {
+    int inner = b->space.rank - 2, with = inner - 1;
+    if (with < 0 || b->reduced[inner] != b->reduced[with]) return false;
+    if (b->space.dim[inner] >= SHORT_AXIS || b->space.dim[with] <= b->space.dim[inner]) return false;
+    swap_axes(b, with, inner);
+    return true;
+}
+
 /* Row axes that sums over rows keep come first, so that the rows that are added up follow each other. Fewer, longer axes where
  * all operands allow it; columns take up row axes as long as nothing in the program needs to know where a row ends. */
 static void settle_axes(wf_builder *b, const bool *used) {
@@ -100,6 +104,7 @@ static void settle_axes(wf_builder *b, const bool *used) {
     for (int i = 1; i < last; i++) /* stable: kept axes before reduced ones */
         for (int k = i; k > 0 && b->reduced[k - 1] && !b->reduced[k]; k--) swap_axes(b, k - 1, k);
     for (int i = last - 2; i >= 0; i--) merge_axes(b, used, i);
+    b->woven = lengthen_inner(b);
 }
 
 /* ---- instructions ---- */
@@ -370,7 +375,15 @@ static bool varies_by_row(const wf_builder *b, const wf_row_mem *m) {
     return b->space.rank == 1;
 }
 
-/* Registers and the memory that a block touches stay in the first cache. */
+/* At most `rows`, and if possible such that all blocks along the last row axis are alike: kernels are bound for one size. */
+static int64_t even_rows(const wf_shape *space, int64_t rows) {
+    int64_t inner = space->rank > 1 ? space->dim[space->rank - 2] : 1;
+    for (int64_t r = rows; r > 1 && r * 3 >= rows * 2; r--)
+        if (inner % r == 0) return r;
+    return rows;
+}
+
+/* Registers and the memory that a block touches stay in the first cache. A row that does not, goes through the program in tiles. */
 static void choose_blocks(wf_lowering *l, const bool *used) {
     wf_rowprog *p = l->p;
     const wf_builder *b = l->b;
@@ -392,13 +405,15 @@ static void choose_blocks(wf_lowering *l, const bool *used) {
     if (full == 0) full = size;
     if (cols == 1) {
         p->block_rows = clamp(CACHE / (narrow + 1), 64, MOST_ROWS);
-    } else if (!whole && cols * (full + once) > CACHE) {
+        return;
+    }
+    if (!whole && cols * (full + once) > CACHE) {
         int64_t pieces = (cols * (full + once) + CACHE - 1) / CACHE;
         p->block_cols = clamp(((cols + pieces - 1) / pieces + 63) & ~(int64_t)63, LEAST_COLUMNS, cols);
-        p->block_rows = 1;
-    } else {
-        p->block_rows = clamp((CACHE - cols * once) / (cols * full), 1, MOST_WIDE_ROWS);
+        cols = p->block_cols;
     }
+    p->block_rows = even_rows(&p->space, clamp((CACHE - cols * once) / (cols * full), 1, MOST_WIDE_ROWS));
+    if (whole && size == 4 && p->block_rows == 1 && cols > WF_ROW_PIECE) p->tile_cols = WF_ROW_PIECE;
 }
 
 /* ---- memory that an output may take over ---- */
@@ -457,6 +472,7 @@ wf_status wf_lower(wf_builder *b, wf_step *s) {
     p->n_out = s->n_out;
     WF_TRY(lower_values(&l));
     p->space = b->space;
+    p->woven = b->woven;
     for (p->n_kept = 0; p->n_kept < b->space.rank - 1 && !b->reduced[p->n_kept];) p->n_kept++;
     WF_TRY(settle_registers(&l));
     choose_blocks(&l, used);

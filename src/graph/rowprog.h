@@ -73,4 +73,7 @@ typedef enum wf_row_code {
     WF_ROW_CODES
 } wf_row_code;
 
+/* Sums over the row: so many numbers are added in float32, then to the rest in float64. */
+enum { WF_ROW_PIECE = 1024 };
+
 #endif

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum { MAX_LAYERS = 64, PROBE_BATCHES = 24 };
 
@@ -119,25 +120,30 @@ static wf_status look(wf_run *r, probe_kind kind, double out[MAX_LAYERS], int *n
     return s;
 }
 
+/* Weights of a run that diverged may give no number: then it is infinite, as its loss. */
+static double known(double x) {
+    return isnan(x) ? INFINITY : x;
+}
+
 static wf_status measure_inside(const wf_claim *c, wf_run *r, double *value) {
     double x[MAX_LAYERS], y[MAX_LAYERS];
     int n = 0;
     if (c->want[WF_Q_TRAIN_MODE] || c->want[WF_Q_GAP]) {
         WF_TRY(look(r, TRAIN_FORM, x, &n));
         WF_TRY(look(r, EVAL_FORM, y, &n));
-        value[WF_Q_TRAIN_MODE] = x[0];
-        value[WF_Q_GAP] = fabs(x[0] - y[0]);
+        value[WF_Q_TRAIN_MODE] = known(x[0]);
+        value[WF_Q_GAP] = known(fabs(x[0] - y[0]));
     }
     if (c->want[WF_Q_VARIANCE]) {
         WF_TRY(look(r, STREAM, x, &n));
-        value[WF_Q_VARIANCE] = x[0];
+        value[WF_Q_VARIANCE] = known(x[0]);
     }
     if (c->want[WF_Q_ENTROPY] || c->want[WF_Q_ENTROPY_MAX]) {
         WF_TRY(look(r, ENTROPY, x, &n));
-        value[WF_Q_ENTROPY] = value[WF_Q_ENTROPY_MAX] = x[0];
+        value[WF_Q_ENTROPY] = value[WF_Q_ENTROPY_MAX] = known(x[0]);
         for (int i = 1; i < n; i++) {
-            value[WF_Q_ENTROPY] = fmin(value[WF_Q_ENTROPY], x[i]);
-            value[WF_Q_ENTROPY_MAX] = fmax(value[WF_Q_ENTROPY_MAX], x[i]);
+            value[WF_Q_ENTROPY] = fmin(value[WF_Q_ENTROPY], known(x[i]));
+            value[WF_Q_ENTROPY_MAX] = fmax(value[WF_Q_ENTROPY_MAX], known(x[i]));
         }
     }
     return WF_OK;
@@ -145,13 +151,14 @@ static wf_status measure_inside(const wf_claim *c, wf_run *r, double *value) {
 
 static wf_status measure_folded(const wf_claim *c, wf_run *r, double *value) {
     if (!c->want[WF_Q_FOLDED_LOSS] && !c->want[WF_Q_FOLDED_CHANGE]) return WF_OK;
-    if (!wf_fold_known(wf_run_model(r))) return WF_OK;
     const wf_train_opt *o = wf_run_options(r);
     wf_metrics m;
-    double change = NAN;
-    wf_model *folded = wf_fold_copy(wf_run_model(r), &change);
-    if (!folded) return WF_EINVAL;
-    wf_status s = wf_measure(folded, wf_run_task(r), WF_VALID, o->batch / o->accumulate, o->valid_batches, WF_F32, &m, NULL);
+    double change;
+    wf_model *folded;
+    wf_status s = wf_fold_copy(wf_run_model(r), &folded, &change);
+    if (s == WF_EUNSUPPORTED) return WF_OK; /* nothing to fold: not measured */
+    WF_TRY(s);
+    s = wf_measure(folded, wf_run_task(r), WF_VALID, o->batch / o->accumulate, o->valid_batches, WF_F32, &m, NULL);
     wf_model_free(folded);
     WF_TRY(s);
     value[WF_Q_FOLDED_LOSS] = m.loss;
@@ -208,9 +215,16 @@ wf_run *wf_cell_open(const wf_claim *c, int design, int seed) {
     return r;
 }
 
+/* Of this process, all threads: the cost of a run, whatever else the machine does. */
+static double processor_seconds(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 wf_status wf_cell_run(const wf_claim *c, int design, int seed, wf_cell_step step, void *ctx, wf_cell_result *out) {
     nothing(out);
-    double started = wf_seconds();
+    double started = processor_seconds();
     const wf_value *experiment = wf_value_get(c->design[design].recipe, "experiment");
     wf_status s;
     if (experiment) {
@@ -221,6 +235,6 @@ wf_status wf_cell_run(const wf_claim *c, int design, int seed, wf_cell_step step
         if (s == WF_OK) s = measure(c, r, out);
         wf_run_free(r);
     }
-    out->seconds = wf_seconds() - started;
+    out->seconds = processor_seconds() - started;
     return s;
 }

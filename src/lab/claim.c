@@ -16,7 +16,7 @@ const wf_quantity wf_quantities[WF_Q_COUNT] = {
     [WF_Q_PARAMETERS]    = {"parameters", "", "trainable parameters", 0, true},
     [WF_Q_MFLOPS]        = {"mflops", "MFLOP", "FLOPs of a forward pass of one sample, in millions", 3, true},
     [WF_Q_FOLDED_LOSS]   = {"folded_loss", "nats", "validation loss after the norms were folded into the linears", 4, false},
-    [WF_Q_FOLDED_CHANGE] = {"folded_change", "", "largest difference that folding makes to the outputs", 7, false},
+    [WF_Q_FOLDED_CHANGE] = {"folded_change", "", "largest difference that folding makes to outputs, over the largest output", 7, false},
     [WF_Q_MS]            = {"ms", "ms", "one forward pass with one thread: median of calls that take turns with the other designs'", 4, false},
     [WF_Q_FOLDED_MS]     = {"folded_ms", "ms", "the same after the norms were folded into the linears", 4, false},
     [WF_Q_ERROR_RATIO]   = {"error_ratio", "", "error at the larger step divided by the error at half of it", 3, true},
@@ -234,10 +234,10 @@ static wf_status fill(wf_claim *c) {
     WF_TRY(wf_options_read(wf_claim_options, c->file, "reproduce", NULL, o, sizeof *o));
     c->title = o->title;
     c->sheet = o->sheet;
-    c->point = o->point;
+    c->point = o->point ? o->point : "";
     c->says = o->claim;
-    c->paper = o->paper;
-    c->note = o->note;
+    c->paper = o->paper ? o->paper : "";
+    c->note = o->note ? o->note : "";
     c->seeds = o->seeds;
     c->seconds = o->seconds;
     WF_TRY(wf_options_read(timing_options, o->time, "time", NULL, &c->timing, sizeof c->timing));

@@ -1,28 +1,22 @@
 /* fold.c: folding through the transform room, in memory. */
 #include "lab/fold.h"
+#include "transform/transform.h"
 
-#include <string.h>
+#include <math.h>
 
-static bool has_folding_norm(const wf_module *m) {
-    static const char *const name[] = {"batchnorm", "unified", "repbn", "prepbn", "power"};
-    for (size_t i = 0; !strcmp(m->part->slot, "norm") && i < sizeof name / sizeof *name; i++)
-        if (!strcmp(m->part->name, name[i])) return true;
-    for (int i = 0; i < m->n_child; i++)
-        if (has_folding_norm(m->child[i])) return true;
-    return false;
+wf_status wf_fold_copy(wf_model *m, wf_model **out, double *change) {
+    wf_transform_report report = {0};
+    wf_transform_figures f = {0};
+    *change = NAN;
+    *out = wf_fold(m, NULL, &report);
+    wf_transform_report_free(&report);
+    if (!*out) return WF_EUNSUPPORTED;
+    wf_status s = wf_transform_compare(m, *out, 1, &f);
+    if (s == WF_OK) {
+        *change = f.largest > 0 ? f.difference / f.largest : f.difference;
+        return WF_OK;
+    }
+    wf_model_free(*out);
+    *out = NULL;
+    return s;
 }
-
-#if __has_include("transform/transform.h")
-#error "call the transform room here"
-#else
-bool wf_fold_known(const wf_model *m) {
-    (void)has_folding_norm;
-    (void)m;
-    return false;
-}
-
-wf_model *wf_fold_copy(const wf_model *m, double *change) {
-    wf_fail(WF_EUNSUPPORTED, "this build cannot fold");
-    return NULL;
-}
-#endif

@@ -4,10 +4,9 @@
 
 #include "lab/lab.h"
 
-/* Whether the model has norms that are affine maps in evaluation, so that folding leaves no statistic to compute. */
-bool wf_fold_known(const wf_model *m);
-/* The folded model; *change: largest difference of outputs on random input. NULL + message. */
-wf_model *wf_fold_copy(const wf_model *m, double *change);
+/* The folded model, and the largest difference of outputs on random input over the largest output. WF_EUNSUPPORTED: nothing to
+ * fold. */
+wf_status wf_fold_copy(wf_model *m, wf_model **out, double *change);
 
 /* cell.c: the untrained run of a design. */
 wf_run *wf_cell_open(const wf_claim *c, int design, int seed);

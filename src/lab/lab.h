@@ -87,8 +87,8 @@ extern const int wf_n_claim_texts;
 /* ---- measuring one cell; in the process that does it ---- */
 typedef struct wf_cell_result {
     double value[WF_Q_COUNT]; /* NaN: not measured */
-    double seconds;
-    char diverged[512]; /* why and when, "" if it did not */
+    double seconds;           /* of processor time */
+    char diverged[512];       /* why and when, "" if it did not */
 } wf_cell_result;
 typedef bool (*wf_cell_step)(void *ctx, int64_t done, int64_t total); /* false: stop */
 wf_status wf_cell_run(const wf_claim *c, int design, int seed, wf_cell_step step, void *ctx, wf_cell_result *out);

@@ -38,7 +38,7 @@ static bool shown(const wf_lab_claim *c, int q) {
 static void put_figures(wf_text *t, const wf_lab_claim *c, bool markdown) {
     int n = (int)c->claim->seeds;
     char buf[32];
-    wf_text_add(t, markdown ? "| quantity | design |" : "  %-16s %-20s", "quantity", "design");
+    wf_text_add(t, markdown ? "| quantity | design |" : "  %-14s %-24s", "quantity", "design");
     for (int s = 0; s < n; s++) wf_text_add(t, markdown ? " seed %d |" : "   seed %-4d", s + 1);
     wf_text_add(t, markdown ? " mean | sd |\n|---|---|" : " %11s %9s\n", "mean", "sd");
     for (int s = 0; markdown && s < n + 2; s++) wf_text_add(t, "---:|");
@@ -50,7 +50,7 @@ static void put_figures(wf_text *t, const wf_lab_claim *c, bool markdown) {
             bool any = false;
             for (int s = 0; s < n; s++) any |= !isnan(wf_claim_value(c, d, (wf_quantity_id)q, s));
             if (!any) continue;
-            wf_text_add(t, markdown ? "| %s | %s |" : "  %-16s %-20s", k->name, c->claim->design[d].name);
+            wf_text_add(t, markdown ? "| %s | %s |" : "  %-14s %-24s", k->name, c->claim->design[d].name);
             for (int s = 0; s < n; s++)
                 wf_text_add(t, markdown ? " %s |" : " %11s",
                             k->once && s > 0 ? "" : number(wf_claim_value(c, d, (wf_quantity_id)q, s), k->digits, buf));
@@ -83,9 +83,10 @@ static void put_criteria(wf_text *t, const wf_lab_claim *c, bool markdown) {
     for (int k = 0; k < c->claim->n_criterion; k++) {
         const wf_criterion *q = &c->claim->criterion[k];
         wf_verdict_kind v = wf_criterion_verdict(c, k, -1);
-        wf_text_add(t, markdown ? "- **%s**: %s: `%s`" : "  [%s] %s: %s", verdict_text[v], q->says, q->holds);
+        wf_text_add(t, markdown ? "%s- **%s**: %s: `%s`" : "%s  %s: %s\n      %s", markdown || k ? "" : "\n", verdict_text[v],
+                    q->says, q->holds);
         if (v != WF_NOT_RUN) {
-            wf_text_add(t, markdown ? ": " : "\n      ");
+            wf_text_add(t, markdown ? ": " : "   that is   ");
             put_sides(t, c, k, -1);
             if (n > 1) wf_text_add(t, "; true of %d of %d seeds", seeds_that_hold(c, k), n);
         }
@@ -104,6 +105,27 @@ static void put_failures(wf_text *t, const wf_lab_claim *c, bool markdown) {
         }
 }
 
+/* `text` in lines of at most 110 columns, each behind `indent` spaces. */
+static void put_wrapped(wf_text *t, const char *text, int indent) {
+    int column = 0;
+    for (const char *at = text; *at;) {
+        int n = (int)strcspn(at, " \n");
+        if (column > 0 && column + 1 + n > 110) {
+            wf_text_add(t, "\n");
+            column = 0;
+        }
+        if (column == 0)
+            wf_text_add(t, "%*s", indent, "");
+        else
+            wf_text_add(t, " ");
+        wf_text_put(t, at, (size_t)n);
+        column += n + (column ? 1 : indent);
+        at += n;
+        while (*at == ' ' || *at == '\n') at++;
+    }
+    wf_text_add(t, "\n");
+}
+
 static char *finish(wf_text *t) {
     if (!t->failed && t->s) return t->s;
     wf_text_free(t);
@@ -117,11 +139,14 @@ static const char *dot_point(const wf_claim *c) {
 char *wf_claim_text_of(const wf_lab_claim *c) {
     wf_text t = {0};
     const wf_claim *k = c->claim;
-    wf_text_add(&t, "%s  %s\n  system %s%s%s: %s\n", k->name, k->title, k->sheet, dot_point(k), k->point, k->says);
+    wf_text_add(&t, "%s: %s\n  system %s%s%s\n", k->name, k->title, k->sheet, dot_point(k), k->point);
+    put_wrapped(&t, k->says, 2);
+    if (*k->note) put_wrapped(&t, k->note, 2);
+    wf_text_add(&t, "\n");
     put_figures(&t, c, false);
     put_criteria(&t, c, false);
     put_failures(&t, c, false);
-    wf_text_add(&t, "  => %s\n", verdict_text[wf_claim_verdict(c)]);
+    wf_text_add(&t, "  verdict: %s\n", verdict_text[wf_claim_verdict(c)]);
     return finish(&t);
 }
 

@@ -102,7 +102,8 @@ static void give(wf_cell *cell, const wf_value *v, bool timing) {
     }
     double seconds = number(wf_value_get(v, "seconds"));
     if (!isnan(seconds)) cell->result.seconds += seconds;
-    if (why && why->kind == WF_V_TEXT) snprintf(cell->result.diverged, sizeof cell->result.diverged, "%s", why->text);
+    if (why && why->kind == WF_V_TEXT && *why->text)
+        snprintf(cell->result.diverged, sizeof cell->result.diverged, "%s", why->text);
     if (timing)
         cell->timed = true;
     else

@@ -84,7 +84,7 @@ static wf_status open_lane(lane *l, const wf_claim *c, int seed) {
     } else {
         if (!(l->run = wf_cell_open(c, l->design, seed))) return WF_EINVAL;
         WF_TRY(task_input(l, c));
-        if (l->folded && !(l->own = wf_fold_copy(wf_run_model(l->run), &(double){0}))) return WF_EINVAL;
+        if (l->folded) WF_TRY(wf_fold_copy(wf_run_model(l->run), &l->own, &(double){0}));
     }
     wf_model *m = l->own ? l->own : wf_run_model(l->run);
     if (!(l->graph = wf_graph_open())) return WF_ENOMEM;
@@ -131,10 +131,14 @@ wf_status wf_cell_time(const wf_claim *c, int seed, wf_cell_result *out) {
         l[n].design = d;
         s = open_lane(&l[n++], c, seed);
         bool whole = !wf_value_get(c->design[d].recipe, "part");
-        if (s != WF_OK || !whole || !c->want[WF_Q_FOLDED_MS] || !wf_fold_known(wf_run_model(l[n - 1].run))) continue;
+        if (s != WF_OK || !whole || !c->want[WF_Q_FOLDED_MS]) continue;
         l[n].design = d;
         l[n].folded = true;
         s = open_lane(&l[n++], c, seed);
+        if (s != WF_EUNSUPPORTED) continue;
+        close_lane(&l[--n]); /* nothing to fold: not timed */
+        memset(&l[n], 0, sizeof l[n]);
+        s = WF_OK;
     }
     if (s == WF_OK) s = run_lanes(l, n, c->timing.calls);
     for (int k = 0; k < n; k++) {

@@ -35,6 +35,12 @@ wf_status wf_objective_build(wf_build *b, wf_model *m, const wf_task *t, wf_node
                              wf_objective *o);
 int64_t wf_objective_scored(const wf_task *t, const wf_batch *b); /* targets that are not negative */
 
+/* ---- statistics.c ---- */
+wf_status wf_run_start_from(wf_run *r);                   /* train.start, train.reset_state */
+const wf_param *wf_run_broken_statistic(const wf_run *r); /* the first buffer that is not finite, or NULL */
+wf_status wf_run_recalibrate(wf_run *r);                  /* train.recalibrate; part of the last step */
+void wf_run_set_part(wf_run *r, int64_t k);               /* run.c: inputs and seed of part k of the batch */
+
 /* ---- optimizer.c ---- */
 typedef struct wf_slot { /* one trainable parameter */
     wf_param *param;

@@ -25,6 +25,9 @@ typedef struct wf_train_options_t {
     int64_t data_seed;                  /* order of samples */
     int64_t valid_every, valid_batches; /* 0: only at the end; 0: whole split */
     double checkpoint_minutes;
+    const char *start;   /* a model to start from, or NULL */
+    bool reset_state;    /* its counters and running statistics begin anew */
+    int64_t recalibrate; /* batches after the last step that move running statistics alone */
 } wf_train_opt;
 extern const wf_option wf_train_options[];
 

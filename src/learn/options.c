@@ -41,6 +41,14 @@ const wf_option wf_train_options[] = {
     {"valid_batches", WF_OPT_INT, AT(valid_batches), "0", 0, 1e12, NULL, "batches of a validation; 0: the whole split"},
     {"checkpoint_minutes", WF_OPT_REAL, AT(checkpoint_minutes), "10", 0, 1e6, NULL,
      "minutes between checkpoints; 0: only at the end and on Ctrl-C"},
+    {"start", WF_OPT_TEXT, AT(start), "", 0, 0, NULL,
+     "a model of the same shape to start from (fine-tuning): a .safetensors file or a run's folder"},
+    {"reset_state", WF_OPT_BOOL, AT(reset_state), "false", 0, 0, NULL,
+     "with start: counters, windows and running statistics of norms begin anew (wanted by norms unified and power on new "
+     "data)"},
+    {"recalibrate", WF_OPT_INT, AT(recalibrate), "0", 0, 1e9, NULL,
+     "batches after the last step that move the running statistics of norms alone: parameters stay, nothing is dropped; 0: "
+     "none"},
     WF_OPT_END,
 };
 

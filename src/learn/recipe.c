@@ -112,7 +112,8 @@ static wf_status same_value(const char *path, const wf_value *a, const wf_value 
 
 /* Options that may change between a checkpoint and its continuation: they do not enter the arithmetic of a step. */
 static bool may_change(const char *name) {
-    static const char *const free_ones[] = {"steps", "valid_every", "valid_batches", "checkpoint_minutes", "warmup"};
+    static const char *const free_ones[] = {"steps",  "valid_every", "valid_batches", "checkpoint_minutes",
+                                            "warmup", "start",       "reset_state"};
     for (size_t i = 0; i < sizeof free_ones / sizeof *free_ones; i++)
         if (!strcmp(name, free_ones[i])) return true;
     return false;
@@ -139,8 +140,9 @@ static wf_status same_train(const wf_value *saved, const wf_value *now) {
             snprintf(x, sizeof x, "%d", *(const bool *)(p + o->offset));
             snprintf(y, sizeof y, "%d", *(const bool *)(q + o->offset));
         } else {
-            snprintf(x, sizeof x, "%s", *(const char *const *)(p + o->offset));
-            snprintf(y, sizeof y, "%s", *(const char *const *)(q + o->offset));
+            const char *was = *(const char *const *)(p + o->offset), *is = *(const char *const *)(q + o->offset);
+            snprintf(x, sizeof x, "%s", was ? was : "");
+            snprintf(y, sizeof y, "%s", is ? is : "");
         }
         if (strcmp(x, y))
             return wf_fail(WF_EINVAL,

@@ -43,6 +43,7 @@ static wf_status open_run(wf_run *r, const wf_value *recipe, wf_task *task) {
     WF_TRY(wf_recipe_for_task(r->recipe, r->task));
     WF_TRY(wf_train_read(r->recipe, &r->opt)); /* its strings live in the run's own copy */
     if (!(r->model = wf_model_new(r->recipe, (uint64_t)r->opt.seed))) return WF_EINVAL;
+    WF_TRY(wf_run_start_from(r));
     WF_TRY(open_inputs(r));
     WF_TRY(open_buffers(r));
     return wf_optimizer_open(&r->optimizer, r->model, &r->opt);
@@ -146,7 +147,7 @@ static void save_buffers(wf_run *r, bool back) {
 }
 
 /* Point graph 1 at part `k` of the batch, with random numbers of its own. */
-static void set_part(wf_run *r, int64_t k) {
+void wf_run_set_part(wf_run *r, int64_t k) {
     for (int i = 0; i < r->task->n_tensor; i++)
         memcpy(r->input[i]->data, (const char *)r->batch->tensor[i]->data + (size_t)k * r->input[i]->bytes, r->input[i]->bytes);
     uint64_t seed = (uint64_t)r->opt.seed, draw = (uint64_t)(r->step * r->opt.accumulate + k);
@@ -159,13 +160,22 @@ static wf_status gradients(wf_run *r, bool checked, double *loss) {
     for (int i = 0; r->optimizer.own_grads && i < r->optimizer.n; i++)
         memset(r->optimizer.slot[i].grad->data, 0, r->optimizer.slot[i].grad->bytes);
     for (int64_t k = 0; k < r->opt.accumulate; k++) {
-        set_part(r, k);
+        wf_run_set_part(r, k);
         WF_TRY(checked ? wf_plan_run_checked(r->plan) : wf_plan_run(r->plan));
         *loss += (double)*(const float *)wf_plan_out(r->plan, 0);
     }
     for (int i = 0; !r->optimizer.own_grads && i < r->optimizer.n; i++)
         r->optimizer.slot[i].grad->data = (void *)wf_plan_out(r->plan, i + 1);
     return WF_OK;
+}
+
+/* A running statistic went wrong in this step; the buffers go back to what they were. */
+static wf_status broken_statistic(wf_run *r, const wf_param *p) {
+    save_buffers(r, true);
+    return wf_fail(WF_ENONFINITE,
+                   "step %lld: the running statistic %s is no longer finite: the run diverges; lower train.lr or lengthen its "
+                   "warm-up (for ema_gz of norm power raise its alpha_bkw, see `weft explain power`)",
+                   (long long)r->step + 1, p->name);
 }
 
 /* The step went wrong: nothing was updated; run it again, looking at every operator. */
@@ -196,8 +206,11 @@ wf_status wf_run_step(wf_run *r, wf_step_report *out) {
     WF_TRY(gradients(r, false, &loss));
     WF_TRY(wf_optimizer_norm(&r->optimizer, &norm));
     if (!isfinite(loss) || !isfinite(norm)) return name_guilty(r, loss, norm);
+    const wf_param *broken = wf_run_broken_statistic(r);
+    if (broken) return broken_statistic(r, broken);
     WF_TRY(wf_optimizer_step(&r->optimizer, &r->opt, r->step, norm, &lr));
     r->step++;
+    if (r->step == r->opt.steps && r->opt.recalibrate > 0) WF_TRY(wf_run_recalibrate(r));
     if (!out) return WF_OK;
     int64_t per_sample = r->task->length > 0 ? r->task->length : 1;
     *out =

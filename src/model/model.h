@@ -5,6 +5,7 @@
 #include "part/part.h"
 
 extern const wf_part wf_model_lm, wf_model_vit, wf_model_bert;
+extern const wf_part wf_model_stack, wf_model_classifier, wf_model_metaformer;
 
 /* Tables of fixed 2-D positions, [h*w, D], D a multiple of 4, row-major. w_i = T^(-i/m); x column, y row.
  *     simple_vit: m = D/4 - 1, [sin x, cos x, sin y, cos y];  mae: m = D/4, the same order;  timm: m = D/4, [sin y, sin x, cos y, cos x] */

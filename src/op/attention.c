@@ -33,8 +33,12 @@ void wf_attention_spec_of(const wf_node *n, wf_node *const *in, wf_attention_spe
                              .score = (wf_score)n->attr.i[4],
                              .score_bias = n->attr.f[1],
                              .dropout = n->attr.f[2],
-                             .stream = (uint64_t)n->attr.i[5]};
-    wf_node **to[WF_AT_OPTIONS] = {&s->lengths, &s->q_start, &s->offsets_q, &s->offsets_k, &s->slopes, &s->bias, &s->seed};
+                             .stream = (uint64_t)n->attr.i[5],
+                             .window_block = n->attr.i[6],
+                             .block = n->attr.i[7],
+                             .tags_before = n->attr.i[0] & WF_AT_TAGS_BEFORE};
+    wf_node **to[WF_AT_OPTIONS] = {&s->lengths, &s->q_start, &s->offsets_q, &s->offsets_k, &s->slopes, &s->bias,
+                                   &s->seed,    &s->globals, &s->tags_q,    &s->tags_k,    &s->links};
     for (int k = 0; k < WF_AT_OPTIONS; k++) {
         int j = wf_attention_option(n, 1 << k);
         *to[k] = j < 0 ? NULL : in[j];
@@ -111,13 +115,14 @@ static double visible_pairs(const wf_node *n) {
     const wf_shape *q = &n->in[0]->shape, *k = &n->in[1]->shape;
     int64_t L = q->dim[1], S = k->dim[1], back = n->attr.i[1], forward = n->attr.i[2];
     bool end_aligned = wf_attention_option(n, WF_AT_Q_START) < 0 && wf_attention_option(n, WF_AT_OFFSETS_Q) < 0;
+    if (wf_attention_patterned(n)) return (double)(q->dim[0] * q->dim[2]) * wf_attention_pattern_pairs(n);
     if (!end_aligned) return (double)(q->dim[0] * q->dim[2]) * (double)L * (double)S;
     double pairs = 0;
     for (int64_t i = 0; i < L; i++) {
-        int64_t p = S - L + i, lo = 0, hi = S;
-        if (back > 0 && p - back + 1 > lo) lo = p - back + 1;
+        int64_t p = S - L + i, lo = 0, hi = S, block = n->attr.i[6] > 1 ? n->attr.i[6] : 1, p0 = p - p % block;
+        if (back > 0 && p0 - back + 1 > lo) lo = p0 - back + 1;
         if (n->attr.i[0] & WF_AT_CAUSAL && p + 1 < hi) hi = p + 1;
-        if (forward > 0 && p + forward < hi) hi = p + forward;
+        if (forward > 0 && p0 + block - 1 + forward < hi) hi = p0 + block - 1 + forward;
         if (hi > lo) pairs += (double)(hi - lo);
     }
     return pairs * (double)(q->dim[0] * q->dim[2]);
@@ -161,7 +166,7 @@ static wf_status vjp_forward(wf_graph *g, wf_node *n, wf_node *const *gout, wf_n
     if (learned[0] >= 0 || learned[1] >= 0) WF_TRY(wf_vjp_by_composition(g, n, gout, gin, compose_forward));
     /* Weights that nothing normalises are made again from q and k: o and lse are not read, and v stands in for them. */
     bool normalised = n->attr.i[3] == WF_NORMALISE_SOFTMAX;
-    wf_node *in[16] = {n->in[0], n->in[1], n->in[2], normalised ? n : n->in[2], normalised ? wf_output(n, 1) : n->in[2]};
+    wf_node *in[WF_AT_MOST_INPUTS] = {n->in[0], n->in[1], n->in[2], normalised ? n : n->in[2], normalised ? wf_output(n, 1) : n->in[2]};
     in[5] = gout[0] ? unit_columns(g, wf_cast(g, gout[0], n->dtype)) : wf_fill(g, n->dtype, n->shape, 0);
     in[5] = unit_columns(g, in[5]);
     int at = 6;
@@ -218,10 +223,12 @@ const wf_op wf_op_attention_backward = {.name = "attention_backward",
 wf_node *wf_attention(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, const wf_attention_spec *spec) {
     wf_attention_spec s;
     if (!wf_attention_settle(g, &q, &k, &v, spec, &s)) return NULL;
-    wf_node *in[16] = {unit_columns(g, q), unit_columns(g, k), unit_columns(g, v)};
-    wf_node *option[WF_AT_OPTIONS] = {s.lengths, s.q_start, s.offsets_q, s.offsets_k, s.slopes, s.bias, s.seed};
+    wf_node *in[WF_AT_MOST_INPUTS] = {unit_columns(g, q), unit_columns(g, k), unit_columns(g, v)};
+    wf_node *option[WF_AT_OPTIONS] = {s.lengths, s.q_start, s.offsets_q, s.offsets_k, s.slopes, s.bias,
+                                      s.seed,    s.globals, s.tags_q,    s.tags_k,    s.links};
     int at = 3;
-    wf_attr a = {.i = {s.causal ? WF_AT_CAUSAL : 0, s.window_back, s.window_forward, s.normaliser, s.score, (int64_t)s.stream},
+    wf_attr a = {.i = {(s.causal ? WF_AT_CAUSAL : 0) | (s.tags_before ? WF_AT_TAGS_BEFORE : 0), s.window_back, s.window_forward,
+                       s.normaliser, s.score, (int64_t)s.stream, s.window_block, s.block},
                  .f = {s.scale, s.score_bias, s.dropout}};
     for (int x = 0; x < WF_AT_OPTIONS; x++) {
         if (!option[x]) continue;

@@ -14,7 +14,7 @@
 typedef struct backward_space {
     char *lse, *delta; /* [B,H,L]: in base 2, +inf where nothing is visible; sum_e do o - dlse */
     char *dq;          /* [row blocks, H] accumulators where dq itself cannot serve; NULL when threads keep heads */
-    int *added;        /* [row blocks, H] key blocks that have added to dq */
+    int *turn;         /* [row blocks, H] the key block that adds to dq next, WF_AT_NONE: all have */
     bool keeps;        /* threads keep heads */
     int64_t next_job;
 } backward_space;
@@ -26,6 +26,7 @@ typedef struct thread_space {
     int64_t q_step, go_step;
     char *k, *kt, *v, *vt, *dk, *dv;
     int *lo, *hi, *row_lo, *row_hi;
+    void *mask;
 } thread_space;
 
 /* Row blocks of the heads that share a key/value head, for the longest sequence. */
@@ -66,6 +67,7 @@ static size_t carve_thread(char *base, const wf_node *n, bool keeps, thread_spac
     w->hi = wf_piece(&p, ints * bq);
     w->row_lo = wf_piece(&p, ints * bk);
     w->row_hi = wf_piece(&p, ints * bk);
+    if (wf_attention_patterned(n)) w->mask = wf_piece(&p, size * bq * f->ld(bk));
     void *s = wf_piece(&p, size * bq * f->ld(bk)), *dp = wf_piece(&p, size * bq * f->ld(bk)),
          *temp = wf_piece(&p, size * 3 * f->ld(bk));
     w->tile =
@@ -86,10 +88,10 @@ static size_t carve(char *base, const wf_node *n, int threads, backward_space *w
     int64_t blocks = wf_attention_row_blocks(n) * q->dim[2], rows = q->dim[0] * q->dim[1] * q->dim[2];
     wf_pieces p = {base, 0};
     *w = (backward_space){.keeps = keeps_heads(n, threads)};
-    wf_piece(&p, wf_attention_sequences(n) * (int64_t)sizeof(wf_sequence));
+    wf_piece(&p, (int64_t)wf_attention_front(n));
     w->lse = wf_piece(&p, f->size * rows);
     w->delta = wf_piece(&p, f->size * rows);
-    w->added = wf_piece(&p, (int64_t)sizeof(int) * blocks);
+    w->turn = wf_piece(&p, (int64_t)sizeof(int) * blocks);
     if (!w->keeps && needs_dq(f, n->in[0]->dtype, q->dim[3])) w->dq = wf_piece(&p, f->size * bq * f->ld(q->dim[3]) * blocks);
     return p.used;
 }
@@ -120,12 +122,12 @@ static double real(const wf_attention_call *a, const char *x, int64_t i) {
 static void prepare_rows(const wf_call *c, const wf_attention_call *a, const wf_sequence *s, int64_t h, int64_t ib,
                          backward_space *all, thread_space *w) {
     const wf_attention_kernel *f = a->kernel;
-    int64_t i0 = ib * a->block_q, row = s->q0 + i0, left = s->q1 - row, at = (s->batch * a->H + h) * a->L + row, first, end;
+    int64_t i0 = ib * a->block_q, row = s->q0 + i0, left = s->q1 - row, at = (s->batch * a->H + h) * a->L + row;
     int rows = left < a->block_q ? (int)left : a->block_q;
     char *lse = all->lse + f->size * at, *delta = all->delta + f->size * at;
-    all->added[(s->blocks_before + ib) * a->H + h] = 0;
-    wf_attention_key_blocks(a, s, ib, &first, &end);
-    if (first == end) {
+    int64_t first = wf_attention_next(a, s, h, ib, 0);
+    all->turn[(s->blocks_before + ib) * a->H + h] = (int)first;
+    if (first == WF_AT_NONE) {
         char *to = result(a, c->out[0], s->batch, a->L, row, a->H, h, a->d);
         for (int r = 0; r < rows; r++)
             memset(to + r * a->H * a->d * (int64_t)wf_dtype_size(a->dtype), 0, (size_t)a->d * wf_dtype_size(a->dtype));
@@ -168,10 +170,10 @@ static void visit(const wf_call *c, const wf_attention_call *a, const wf_sequenc
     int64_t rows = s->q1 - row, cols = s->k1 - s->k0 - j0;
     t.rows = rows < a->block_q ? (int)rows : a->block_q;
     t.cols = cols < a->block_k ? (int)cols : a->block_k;
-    wf_attention_place(a, s, h, i0, j0, &t);
-    if (!wf_attention_tile_mask(a, s, i0, t.rows, j0, t.cols, w->lo, w->hi)) {
+    wf_attention_see(a, s, h, i0, j0, w->lo, w->hi, w->mask, &t);
+    if (t.lo) {
         turn_mask(w->lo, w->hi, t.rows, t.cols, w->row_lo, w->row_hi);
-        t.lo = w->lo, t.hi = w->hi, t.row_lo = w->row_lo, t.row_hi = w->row_hi;
+        t.row_lo = w->row_lo, t.row_hi = w->row_hi;
     }
     int64_t slot = all->keeps ? ib * a->G + h % a->G : 0;
     char *q = w->q + slot * w->q_step, *go = w->go + slot * w->go_step;
@@ -192,8 +194,8 @@ static void visit(const wf_call *c, const wf_attention_call *a, const wf_sequenc
 
 /* In order of the key blocks: wait until the ones before jb have added to this row block. Jobs are handed out in an order in
  * which those come earlier, so somebody is at work on them. */
-static void wait_turn(int *added, int64_t turn) {
-    for (int spins = 0; __atomic_load_n(added, __ATOMIC_ACQUIRE) != turn; spins++)
+static void wait_turn(int *turn, int64_t jb) {
+    for (int spins = 0; __atomic_load_n(turn, __ATOMIC_ACQUIRE) != jb; spins++)
         if (spins > 100) sched_yield();
 }
 
@@ -212,13 +214,13 @@ static void key_block(const wf_call *c, const wf_attention_call *a, const wf_seq
     f->fill(w->dv, cols * f->ld(a->e), 0);
     for (int64_t g = 0; g < a->G; g++)
         for (int64_t ib = 0; ib < nib; ib++) {
-            int64_t first, end, h = kv * a->G + g;
-            wf_attention_key_blocks(a, s, ib, &first, &end);
-            if (jb < first || jb >= end) continue;
-            int *added = &all->added[(s->blocks_before + ib) * a->H + h];
-            wait_turn(added, jb - first);
-            visit(c, a, s, h, ib, jb, jb == first, jb == end - 1, all, w);
-            __atomic_store_n(added, (int)(jb - first) + 1, __ATOMIC_RELEASE);
+            int64_t h = kv * a->G + g;
+            if (wf_attention_next(a, s, h, ib, jb) != jb) continue;
+            int64_t first = wf_attention_next(a, s, h, ib, 0), next = wf_attention_next(a, s, h, ib, jb + 1);
+            int *turn = &all->turn[(s->blocks_before + ib) * a->H + h];
+            wait_turn(turn, jb);
+            visit(c, a, s, h, ib, jb, jb == first, next == WF_AT_NONE, all, w);
+            __atomic_store_n(turn, (int)next, __ATOMIC_RELEASE);
         }
     f->unpack(result(a, c->out[1], s->batch, a->S, row, a->K, kv, a->d), a->dtype, a->K * a->d, w->dk, f->ld(a->d), cols,
               (int)a->d, 1 / a->rule.unit, NULL); /* q carries scale * unit */

@@ -85,7 +85,8 @@ static void read_rule(const wf_call *c, wf_attention_call *a) {
         a->bias = c->in[bias];
         for (int i = 0; i < 4; i++) a->s_bias[i] = n->in[bias]->stride[i];
     }
-    r->bare = r->normaliser == WF_NORMALISE_SOFTMAX && r->score == WF_SCORE_LINEAR && r->dropout == 0 && !a->bias && !a->slopes;
+    bool usual = r->score == (r->normaliser == WF_NORMALISE_SOFTMAX ? WF_SCORE_LINEAR : WF_SCORE_SIGMOID);
+    r->bare = usual && r->dropout == 0 && !a->bias && !a->slopes;
 }
 
 static int64_t clamp(int64_t x, int64_t lo, int64_t hi) {
@@ -122,10 +123,21 @@ static wf_status read_offsets(const wf_call *c, wf_attention_call *a, wf_sequenc
     return WF_OK;
 }
 
-wf_status wf_attention_read(const wf_call *c, wf_attention_call *a, wf_sequence *seq) {
+static size_t sequence_bytes(const wf_node *n) {
+    return ((size_t)wf_attention_sequences(n) * sizeof(wf_sequence) + 63) / 64 * 64;
+}
+
+size_t wf_attention_front(const wf_node *n) {
+    int64_t block = n->attr.i[7], blocks = block ? (n->in[1]->shape.dim[1] + block - 1) / block : 0;
+    return sequence_bytes(n) + ((size_t)(n->in[0]->shape.dim[2] * blocks * blocks) + 63) / 64 * 64;
+}
+
+wf_status wf_attention_read(const wf_call *c, wf_attention_call *a, void *front) {
+    wf_sequence *seq = front;
     *a = (wf_attention_call){0};
     read_shapes(c, a);
     read_rule(c, a);
+    wf_attention_read_pattern(c, a, (uint8_t *)front + sequence_bytes(c->node));
     a->n_seq = (int)wf_attention_sequences(c->node);
     a->seq = seq;
     if (wf_attention_option(c->node, WF_AT_OFFSETS_Q) >= 0)
@@ -140,10 +152,14 @@ wf_status wf_attention_read(const wf_call *c, wf_attention_call *a, wf_sequence 
 }
 
 void wf_attention_bounds(const wf_attention_call *a, const wf_sequence *s, int64_t i, int64_t *lo, int64_t *hi) {
-    int64_t p = s->first + i, low = 0, high = s->k1 - s->k0;
-    if (a->back > 0 && p - a->back + 1 > low) low = p - a->back + 1;
+    int64_t p = s->first + i, low = 0, high = s->k1 - s->k0, first = p, last = p;
+    if (a->window_block > 1) {
+        first = p - p % a->window_block;
+        last = first + a->window_block - 1;
+    }
+    if (a->back > 0 && first - a->back + 1 > low) low = first - a->back + 1;
     if (a->causal && p + 1 < high) high = p + 1;
-    if (a->forward > 0 && p + a->forward < high) high = p + a->forward;
+    if (a->forward > 0 && last + a->forward < high) high = last + a->forward;
     *lo = low;
     *hi = high;
 }

@@ -20,7 +20,7 @@ typedef struct decode_space {
 } decode_space;
 
 bool wf_attention_decodes(const wf_node *n) {
-    return n->in[0]->shape.dim[1] <= MOST_QUERIES && wf_attention_option(n, WF_AT_OFFSETS_Q) < 0;
+    return n->in[0]->shape.dim[1] <= MOST_QUERIES && wf_attention_option(n, WF_AT_OFFSETS_Q) < 0 && !wf_attention_patterned(n);
 }
 
 static size_t carve(char *base, const wf_node *n, partials *p) {
@@ -30,7 +30,7 @@ static size_t carve(char *base, const wf_node *n, partials *p) {
     p->chunks = (v->dim[1] + CHUNK - 1) / CHUNK;
     p->rows = q->dim[2] / v->dim[2] * q->dim[1];
     int64_t all = q->dim[0] * v->dim[2] * p->chunks * p->rows;
-    wf_piece(&at, wf_attention_sequences(n) * (int64_t)sizeof(wf_sequence));
+    wf_piece(&at, (int64_t)wf_attention_front(n));
     p->m = wf_piece(&at, f->size * all);
     p->l = wf_piece(&at, f->size * all);
     p->o = wf_piece(&at, f->size * all * f->ld(v->dim[3]));

@@ -44,12 +44,47 @@ static bool numbers_fit(wf_graph *g, const wf_attention_spec *s) {
         wrong = "dropout needs a seed";
     else if ((unsigned)s->normaliser > WF_NORMALISE_NONE || (unsigned)s->score > WF_SCORE_RELU)
         wrong = "unknown normaliser or score";
+    else if (s->window_block < 0 || s->block < 0)
+        wrong = "blocks must not be negative";
+    else if ((s->block || s->globals || s->tags_q) && (s->offsets_q || s->score != WF_SCORE_LINEAR))
+        wrong = "patterns (globals, tags, blocks) exclude packed sequences and score functions";
+    else if (!s->tags_q != !s->tags_k || (s->links && !s->block) ||
+             (s->tags_q != NULL) + (s->globals != NULL) + (s->block > 0) > 1)
+        wrong = "tags come in pairs, links with a block; globals, tags and blocks exclude each other";
+    else if (s->block && (s->causal || s->window_back || s->window_forward || s->q_start))
+        wrong = "blocks exclude causal, windows and q_start";
     else if (s->offsets_k && !s->offsets_q)
         wrong = "offsets_k without offsets_q";
     else if (s->offsets_q && (s->lengths || s->q_start))
         wrong = "packed sequences (offsets) exclude lengths and q_start";
     if (wrong) wf_graph_fail(g, WF_EINVAL, "attention: %s", wrong);
     return !wrong;
+}
+
+static bool patterns_fit(wf_graph *g, const wf_node *q, const wf_node *k, const wf_attention_spec *s) {
+    char a[96];
+    int64_t B = q->shape.dim[0], L = q->shape.dim[1], S = k->shape.dim[1], H = q->shape.dim[2];
+    const wf_node *x[2] = {s->tags_q, s->tags_k};
+    for (int i = 0; i < 2; i++)
+        if (x[i] && (x[i]->dtype != WF_I32 || !wf_shape_equal(&x[i]->shape, &WF_SHAPE(B, i ? S : L))))
+            return wf_graph_fail(g, WF_EINVAL, "attention: %s must be int32 %s, not %s %s", i ? "tags_k" : "tags_q",
+                                 i ? "[B,S]" : "[B,L]", wf_dtype_name(x[i]->dtype), wf_shape_text(&x[i]->shape, a)),
+                   false;
+    if (s->globals && (s->globals->dtype != WF_I32 || s->globals->shape.rank != 1))
+        return wf_graph_fail(g, WF_EINVAL, "attention: globals must be int32 [G], not %s %s", wf_dtype_name(s->globals->dtype),
+                             wf_shape_text(&s->globals->shape, a)),
+               false;
+    if (!s->block) return true;
+    if (L != S)
+        return wf_graph_fail(g, WF_EINVAL, "attention: blocks need L = S (they are %lld, %lld)", (long long)L, (long long)S),
+               false;
+    int64_t n = (S + s->block - 1) / s->block;
+    const wf_node *l = s->links;
+    if (l && (l->dtype != WF_I32 || l->shape.rank != 3 || l->shape.dim[0] != H || l->shape.dim[1] < n - 2))
+        return wf_graph_fail(g, WF_EINVAL, "attention: links must be int32 [%lld, %lld or more, R], not %s %s", (long long)H,
+                             (long long)(n - 2), wf_dtype_name(l->dtype), wf_shape_text(&l->shape, a)),
+               false;
+    return true;
 }
 
 static bool options_fit(wf_graph *g, const wf_node *q, const wf_node *k, const wf_attention_spec *s) {
@@ -66,6 +101,7 @@ static bool options_fit(wf_graph *g, const wf_node *q, const wf_node *k, const w
         return wf_graph_fail(g, WF_EINVAL, "attention: packed sequences need B = 1 (q is %s) and, without offsets_k, L = S",
                              wf_shape_text(&q->shape, a)),
                false;
+    if (!patterns_fit(g, q, k, s)) return false;
     if (s->bias && !wf_is_float(s->bias->dtype))
         return wf_graph_fail(g, WF_EINVAL, "attention: bias must be floating, not %s", wf_dtype_name(s->bias->dtype)), false;
     return true;
@@ -122,6 +158,61 @@ static void see_packed(visibility *w, const wf_attention_spec *s, wf_node *i) {
     narrow(w, wf_lt(g, w->j, wf_sum(g, wf_mul(g, member, k1), 1u << 1, true)));
 }
 
+/* floor(x / n) of whole numbers */
+static wf_node *quotient(wf_graph *g, wf_node *x, int64_t n) {
+    return wf_floor(g, wf_mul_c(g, wf_add_c(g, x, 0.5), 1 / (double)n));
+}
+
+static wf_node *either(wf_graph *g, wf_node *a, wf_node *b) {
+    return wf_max(g, a, b);
+}
+
+static void see_window(visibility *w, const wf_attention_spec *s) {
+    wf_graph *g = w->g;
+    int64_t block = s->window_block > 1 ? s->window_block : 1;
+    wf_node *first = block > 1 ? wf_mul_c(g, quotient(g, w->p, block), (double)block) : w->p;
+    wf_node *near = NULL;
+    if (s->window_back > 0) near = wf_lt(g, wf_add_c(g, first, -(double)s->window_back), w->j);
+    if (s->window_forward > 0) {
+        wf_node *ahead = wf_lt(g, w->j, wf_add_c(g, first, (double)(s->window_forward + block - 1)));
+        near = near ? wf_mul(g, near, ahead) : ahead;
+    }
+    if (!near) return;
+    if (s->globals) {
+        wf_node *of = wf_cast(g, s->globals, w->t);
+        wf_node *is = wf_amax(g, wf_eq(g, wf_unsqueeze(g, w->j, 2), of), 1u << 2, false); /* [1,S,G] -> [1,S] */
+        near = either(g, near, is);
+    }
+    narrow(w, near);
+}
+
+static void see_tags(visibility *w, const wf_attention_spec *s, int64_t B, int64_t L, int64_t S) {
+    wf_graph *g = w->g;
+    wf_node *q = wf_reshape(g, wf_cast(g, s->tags_q, w->t), WF_SHAPE(B, 1, L, 1)),
+            *k = wf_reshape(g, wf_cast(g, s->tags_k, w->t), WF_SHAPE(B, 1, 1, S));
+    narrow(w, wf_le(g, wf_constant(g, w->t, 0), k));
+    narrow(w, s->tags_before ? wf_lt(g, k, q) : wf_ne(g, k, q));
+}
+
+static void see_blocks(visibility *w, const wf_attention_spec *s, int64_t L, int64_t S) {
+    wf_graph *g = w->g;
+    int64_t n = (S + s->block - 1) / s->block;
+    wf_node *row = quotient(g, wf_index(g, w->t, WF_SHAPE(L, 1), 0), s->block), *col = quotient(g, w->j, s->block);
+    wf_node *zero = wf_constant(g, w->t, 0), *last = wf_constant(g, w->t, (double)(n - 1));
+    wf_node *end[2] = {either(g, wf_eq(g, row, zero), wf_eq(g, row, last)),
+                       either(g, wf_eq(g, col, zero), wf_eq(g, col, last))};
+    wf_node *near = wf_le(g, wf_abs(g, wf_sub(g, row, col)), wf_constant(g, w->t, 1));
+    wf_node *seen = either(g, near, either(g, end[0], end[1]));
+    if (s->links && n > 2) {
+        wf_node *at = wf_clamp(g, wf_add_c(g, wf_reshape(g, row, WF_SHAPE(L)), -1), 0, (double)(n - 3));
+        wf_node *of = wf_gather(g, wf_permute(g, s->links, (int[]){1, 0, 2}), wf_cast(g, at, WF_I32)); /* [L,H,R] */
+        of = wf_unsqueeze(g, wf_cast(g, wf_permute(g, of, (int[]){1, 0, 2}), w->t), 2);                /* [H,L,1,R] */
+        wf_node *linked = wf_amax(g, wf_eq(g, of, wf_reshape(g, col, WF_SHAPE(1, 1, S, 1))), 1u << 3, false);
+        seen = either(g, linked, seen);
+    }
+    narrow(w, seen);
+}
+
 static visibility see(wf_graph *g, wf_dtype t, int64_t B, int64_t L, int64_t S, const wf_attention_spec *s) {
     visibility w = {.g = g, .t = t};
     wf_node *i = wf_index(g, t, WF_SHAPE(L, 1), 0);
@@ -135,9 +226,10 @@ static visibility see(wf_graph *g, wf_dtype t, int64_t B, int64_t L, int64_t S, 
     } else {
         w.p = wf_add_c(g, i, (double)(S - L));
     }
+    see_window(&w, s);
     if (s->causal) narrow(&w, wf_le(g, w.j, w.p));
-    if (s->window_back > 0) narrow(&w, wf_lt(g, wf_add_c(g, w.p, -(double)s->window_back), w.j));
-    if (s->window_forward > 0) narrow(&w, wf_lt(g, w.j, wf_add_c(g, w.p, (double)s->window_forward)));
+    if (s->tags_q) see_tags(&w, s, B, L, S);
+    if (s->block) see_blocks(&w, s, L, S);
     if (s->lengths) narrow(&w, wf_lt(g, w.j, wf_reshape(g, wf_cast(g, s->lengths, t), WF_SHAPE(B, 1, 1, 1))));
     return w;
 }

@@ -19,11 +19,13 @@ typedef struct forward_space {
     wf_tile tile;        /* the parts that never change */
     char *q, *o, *m, *l; /* [blocks of a task] tiles or rows, q_step ... bytes apart */
     int64_t q_step, o_step, m_step;
-    char *k, *kt, *v, *lse;
+    char *k, *kt, *v, *lse, *mask;
     int *lo, *hi;
 } forward_space;
 
-static size_t carve(char *base, const wf_attention_kernel *f, int64_t d, int64_t e, forward_space *w) {
+static size_t carve(char *base, const wf_node *n, forward_space *w) {
+    const wf_attention_kernel *f = wf_attention_kernel_for(n->in[0]->dtype);
+    int64_t d = n->in[0]->shape.dim[3], e = n->in[2]->shape.dim[3];
     int bq, bk;
     wf_attention_blocks(d, e, &bq, &bk);
     wf_pieces p = {base, 0};
@@ -42,6 +44,7 @@ static size_t carve(char *base, const wf_attention_kernel *f, int64_t d, int64_t
     w->tile.temp = wf_piece(&p, size * 3 * f->ld(bk));
     w->lo = wf_piece(&p, (int64_t)sizeof(int) * bq);
     w->hi = wf_piece(&p, (int64_t)sizeof(int) * bq);
+    if (wf_attention_patterned(n)) w->mask = wf_piece(&p, size * bq * f->ld(bk));
     w->tile.kt = w->kt;
     w->tile.v = w->v;
     return p.used;
@@ -49,13 +52,12 @@ static size_t carve(char *base, const wf_attention_kernel *f, int64_t d, int64_t
 
 size_t wf_attention_forward_scratch(const wf_node *n, int threads) {
     forward_space w;
-    size_t one = carve(NULL, wf_attention_kernel_for(n->in[0]->dtype), n->in[0]->shape.dim[3], n->in[2]->shape.dim[3], &w);
-    return (size_t)wf_attention_sequences(n) * sizeof(wf_sequence) + 64 + one * (size_t)threads;
+    return wf_attention_front(n) + carve(NULL, n, &w) * (size_t)threads;
 }
 
 /* Row block r of a unit (sequence, key/value head): rows of one head of the group. */
 typedef struct row_block {
-    int64_t i0, h, first, end; /* first query, head, key blocks */
+    int64_t i0, h, next; /* first query, head, the key block it meets next */
     int rows;
 } row_block;
 
@@ -63,7 +65,7 @@ static row_block block_at(const wf_attention_call *a, const wf_sequence *s, int6
     row_block b = {.i0 = r / a->G * a->block_q, .h = kv * a->G + r % a->G};
     int64_t left = s->q1 - s->q0 - b.i0;
     b.rows = left < a->block_q ? (int)left : a->block_q;
-    wf_attention_key_blocks(a, s, r / a->G, &b.first, &b.end);
+    b.next = wf_attention_next(a, s, b.h, r / a->G, 0);
     return b;
 }
 
@@ -85,8 +87,7 @@ static void visit(const wf_attention_call *a, const wf_sequence *s, const row_bl
                   int cols) {
     wf_tile t = w->tile;
     t.rows = b->rows, t.cols = cols;
-    wf_attention_place(a, s, b->h, b->i0, j0, &t);
-    if (!wf_attention_tile_mask(a, s, b->i0, b->rows, j0, cols, w->lo, w->hi)) t.lo = w->lo, t.hi = w->hi;
+    wf_attention_see(a, s, b->h, b->i0, j0, w->lo, w->hi, w->mask, &t);
     t.q = w->q + x * w->q_step;
     t.o = w->o + x * w->o_step;
     t.m = w->m + x * w->m_step;
@@ -115,21 +116,26 @@ static void forward_task(const wf_call *c, const wf_attention_call *a, const wf_
     const wf_attention_kernel *f = a->kernel;
     row_block b[MOST_BLOCKS];
     int n = (int)(r1 - r0);
-    int64_t first = INT64_MAX, end = 0, keys = s->k1 - s->k0;
+    int64_t keys = s->k1 - s->k0, jb = WF_AT_NONE, then;
     for (int x = 0; x < n; x++) {
         b[x] = block_at(a, s, kv, r0 + x);
         start_block(a, s, &b[x], w, x);
-        if (b[x].first < b[x].end && b[x].first < first) first = b[x].first;
-        if (b[x].end > end) end = b[x].end;
+        if (b[x].next < jb) jb = b[x].next;
     }
-    for (int64_t jb = first; jb < end; jb++) {
+    for (; jb != WF_AT_NONE; jb = then) {
         int64_t j0 = jb * a->block_k;
         int cols = keys - j0 < a->block_k ? (int)(keys - j0) : a->block_k;
         f->pack(w->k, element(a, a->k, a->sk, s->batch, s->k0 + j0, kv), a->dtype, a->sk[1], cols, (int)a->d, 1);
         f->transpose(w->kt, w->k, cols, (int)a->d);
         f->pack(w->v, element(a, a->v, a->sv, s->batch, s->k0 + j0, kv), a->dtype, a->sv[1], cols, (int)a->e, 1);
-        for (int x = 0; x < n; x++)
-            if (b[x].first <= jb && jb < b[x].end) visit(a, s, &b[x], w, x, j0, cols);
+        then = WF_AT_NONE;
+        for (int x = 0; x < n; x++) {
+            if (b[x].next == jb) {
+                visit(a, s, &b[x], w, x, j0, cols);
+                b[x].next = wf_attention_next(a, s, b[x].h, b[x].i0 / a->block_q, jb + 1);
+            }
+            if (b[x].next < then) then = b[x].next;
+        }
     }
     for (int x = 0; x < n; x++) end_block(c, a, s, &b[x], w, x);
 }
@@ -182,21 +188,21 @@ static void clear_unowned(const wf_call *c, const wf_attention_call *a) {
 
 wf_status wf_attention_forward(const wf_call *c, int threads) {
     wf_attention_call a;
-    wf_sequence *seq = c->scratch;
-    WF_TRY(wf_attention_read(c, &a, seq));
+    wf_sequence *seq = c->scratch; /* the front begins with them */
+    WF_TRY(wf_attention_read(c, &a, c->scratch));
     threads = wf_attention_threads(&a, threads);
     int64_t task_blocks = blocks_of_task(a.d, a.e), tasks;
     while ((tasks = count_tasks(&a, seq, task_blocks)) < 4 * threads && task_blocks > 1) task_blocks /= 2;
     if (wf_attention_option(c->node, WF_AT_OFFSETS_Q) >= 0) clear_unowned(c, &a);
     forward_space w;
-    size_t one = carve(NULL, a.kernel, a.d, a.e, &w);
-    char *base = (char *)c->scratch + ((size_t)a.n_seq * sizeof(wf_sequence) + 63) / 64 * 64;
+    size_t one = carve(NULL, c->node, &w);
+    char *base = (char *)c->scratch + wf_attention_front(c->node);
     if (tasks < threads) threads = tasks > 1 ? (int)tasks : 1;
     int64_t next = 0;
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         forward_space mine;
-        carve(base + one * (size_t)omp_get_thread_num(), a.kernel, a.d, a.e, &mine);
+        carve(base + one * (size_t)omp_get_thread_num(), c->node, &mine);
         for (int64_t t; (t = __atomic_fetch_add(&next, 1, __ATOMIC_RELAXED)) < tasks;) run_task(c, &a, t, task_blocks, &mine);
     }
     return WF_OK;

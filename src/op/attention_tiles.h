@@ -3,7 +3,8 @@
  *
  * A sequence is cut into row blocks of queries and key blocks; one row block x one key block is a tile. All visibility rules
  * (causal, windows, lengths, packing) leave each query an interval of keys lo <= j < hi, and both bounds never decrease with
- * the query: that is the only form of mask the kernels know.
+ * the query: that is the only form of mask the kernels know. Patterns (attention_pattern.c) are no intervals: what a tile of
+ * theirs hides inside the interval is a bias of -inf, which the drivers write for the tile.
  */
 #ifndef WF_ATTENTION_TILES_H
 #define WF_ATTENTION_TILES_H
@@ -15,7 +16,7 @@
 typedef struct wf_score_rule {
     wf_normaliser normaliser;
     wf_score score;
-    bool bare;   /* plain softmax: no bias, slopes, dropout, score function */
+    bool bare;   /* plain softmax, or sigmoid without normaliser: no bias, slopes, dropout */
     double unit; /* log2(e) for linear scores under softmax, else 1: factor of bias and slopes */
     double score_bias;
     double dropout;
@@ -108,6 +109,14 @@ typedef struct wf_attention_call {
     int64_t s_slopes, s_bias[4];
     int block_q, block_k;
     int64_t row_blocks; /* over all sequences */
+    /* patterns */
+    bool pattern;              /* there is one */
+    wf_score_rule masked_rule; /* of tiles with hidden pairs inside */
+    int64_t window_block, block, n_block;
+    const uint8_t *block_seen; /* [H,n_block,n_block], 1: visible */
+    const int32_t *globals, *tags_q, *tags_k;
+    int64_t n_globals, s_globals, s_tags_q[2], s_tags_k[2];
+    bool tags_before;
 } wf_attention_call;
 
 /* Which optional inputs a node has, in this order after the required ones: attr.i[0] bits. */
@@ -119,11 +128,18 @@ enum {
     WF_AT_SLOPES = 1 << 4,
     WF_AT_BIAS = 1 << 5,
     WF_AT_SEED = 1 << 6,
-    WF_AT_OPTIONS = 7, /* how many */
-    WF_AT_CAUSAL = 1 << 8,
-    WF_AT_DLSE = 1 << 9, /* backward: the lse has a gradient too */
+    WF_AT_GLOBALS = 1 << 7,
+    WF_AT_TAGS_Q = 1 << 8,
+    WF_AT_TAGS_K = 1 << 9,
+    WF_AT_LINKS = 1 << 10,
+    WF_AT_OPTIONS = 11, /* how many */
+    WF_AT_CAUSAL = 1 << 16,
+    WF_AT_DLSE = 1 << 17, /* backward: the lse has a gradient too */
+    WF_AT_TAGS_BEFORE = 1 << 18,
+    WF_AT_MOST_INPUTS = 7 + WF_AT_OPTIONS,
 };
-/* attr.i: 0 bits, 1 back, 2 forward, 3 normaliser, 4 score, 5 stream. attr.f: 0 scale (never 0), 1 score_bias, 2 dropout. */
+/* attr.i: 0 bits, 1 back, 2 forward, 3 normaliser, 4 score, 5 stream, 6 window_block, 7 block.
+ * attr.f: 0 scale (never 0), 1 score_bias, 2 dropout. */
 
 extern const wf_op wf_op_attention, wf_op_attention_backward;
 
@@ -134,13 +150,15 @@ int wf_attention_required(const wf_node *n);        /* 3 forward, 6 or 7 backwar
 void wf_attention_spec_of(const wf_node *n, wf_node *const *in, wf_attention_spec *s);
 
 /* attention_call.c: reading a call, visibility */
-wf_status wf_attention_read(const wf_call *c, wf_attention_call *a, wf_sequence *seq); /* seq: wf_attention_sequences entries */
+/* `front`: the first wf_attention_front bytes of scratch; sequences and blocks of patterns are kept there. */
+wf_status wf_attention_read(const wf_call *c, wf_attention_call *a, void *front);
+size_t wf_attention_front(const wf_node *n);
 int64_t wf_attention_sequences(const wf_node *n);  /* bounds that hold for any data, for scratch */
 int64_t wf_attention_row_blocks(const wf_node *n); /* over all sequences */
 void wf_attention_blocks(int64_t d, int64_t e, int *block_q, int *block_k);
 /* Keys lo <= j < hi that query i of the sequence sees; lo >= hi: none. */
 void wf_attention_bounds(const wf_attention_call *a, const wf_sequence *s, int64_t i, int64_t *lo, int64_t *hi);
-/* Key blocks *first <= jb < *end that row block ib meets. */
+/* Key blocks *first <= jb < *end that row block ib meets, patterns aside. */
 void wf_attention_key_blocks(const wf_attention_call *a, const wf_sequence *s, int64_t ib, int64_t *first, int64_t *end);
 /* Visible columns of the rows of a tile, in its own coordinates; true: everything is visible. */
 bool wf_attention_tile_mask(const wf_attention_call *a, const wf_sequence *s, int64_t i0, int rows, int64_t j0, int cols,
@@ -148,6 +166,19 @@ bool wf_attention_tile_mask(const wf_attention_call *a, const wf_sequence *s, in
 /* Set slope, distance, bias and dropout numbers of the tile at query i0, key j0 (of the sequence) and head h. */
 void wf_attention_place(const wf_attention_call *a, const wf_sequence *s, int64_t h, int64_t i0, int64_t j0, wf_tile *t);
 int wf_attention_threads(const wf_attention_call *a, int threads); /* fewer for small work */
+
+/* attention_pattern.c */
+bool wf_attention_patterned(const wf_node *n);
+void wf_attention_read_pattern(const wf_call *c, wf_attention_call *a, uint8_t *blocks);
+/* The first key block >= jb that row block ib of head h meets; WF_AT_NONE: none. */
+enum { WF_AT_NONE = INT32_MAX };
+int64_t wf_attention_next(const wf_attention_call *a, const wf_sequence *s, int64_t h, int64_t ib, int64_t jb);
+/* Set rule, slope, distance, bias, dropout numbers and visible columns of the tile (rows, cols are set) at query i0, key j0 of
+ * head h. lo, hi: room for rows; mask: room for a tile of scores (calls with patterns). */
+void wf_attention_see(const wf_attention_call *a, const wf_sequence *s, int64_t h, int64_t i0, int64_t j0, int *lo, int *hi,
+                      void *mask, wf_tile *t);
+/* Visible pairs of one head, for the cost. */
+double wf_attention_pattern_pairs(const wf_node *n);
 
 /* Piecewise use of a scratch buffer; base NULL: only counts. Pieces start on cache lines. */
 typedef struct wf_pieces {

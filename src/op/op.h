@@ -96,6 +96,9 @@ wf_node *wf_sum_to(wf_graph *g, wf_node *x, const wf_shape *s); /* adjoint of br
 wf_node *wf_softmax(wf_graph *g, wf_node *x);                   /* over the last axis; composed */
 wf_node *wf_log_softmax(wf_graph *g, wf_node *x);
 wf_node *wf_logsumexp(wf_graph *g, wf_node *x, bool keep); /* over the last axis; -inf for rows of -inf */
+/* Mean and biased variance over `axes` (which keep size 1), in one reading of x: moments.c. keep: 0 or 1, broadcastable to x, NULL:
+ * all count; then n is the number that count. */
+wf_node *wf_moments(wf_graph *g, wf_node *x, unsigned axes, wf_node *keep, wf_node *n, wf_node **mean);
 wf_node *wf_cumsum(wf_graph *g, wf_node *x, int axis, bool reverse, bool exclusive); /* scan.c */
 
 /* ---- matmul.c: oneDNN behind one file. a [.., M,K] x b [.., K,N] (after the transposes); leading axes broadcast ---- */
@@ -144,6 +147,13 @@ typedef struct wf_pool_spec {
     int64_t size[2], stride[2], pad[2];
 } wf_pool_spec;
 wf_node *wf_pool(wf_graph *g, wf_node *x, const wf_pool_spec *s);
+/* Windows of tokens on a grid, channels last (window.c): x [B,R,C,D], y[b,r,c] = sum (or mean) of x[b,r-up..r+down,c-left..c+right],
+ * as far as they are inside the grid, and less x[b,r,c] itself where asked. Sides up to 256; float32 or float64. */
+typedef struct wf_window_spec {
+    int64_t up, down, left, right;
+    bool mean, minus_self;
+} wf_window_spec;
+wf_node *wf_window(wf_graph *g, wf_node *x, const wf_window_spec *s);
 /* Real FFT over the last axis, n points (zero-padded or cropped): [.., n/2+1, 2]; unnormalised. And its inverse (divides by n). */
 wf_node *wf_rfft(wf_graph *g, wf_node *x, int64_t n);
 wf_node *wf_irfft(wf_graph *g, wf_node *x, int64_t n);
@@ -159,6 +169,8 @@ typedef struct wf_attention_spec {
     double scale;                        /* 0: 1/sqrt(d) */
     bool causal;                         /* key j visible to query i when j <= i + first, first = S - L or *q_start */
     int64_t window_back, window_forward; /* 0: unlimited; back w: j > i + first - w; forward w: j < i + first + w */
+    int64_t window_block; /* > 1: windows count from the first (back) and the last (forward) of the query's block of so many
+                             positions, all of which then see the same keys */
     wf_normaliser normaliser;
     wf_score score;
     double score_bias; /* added to the scaled score before a sigmoid */
@@ -168,8 +180,16 @@ typedef struct wf_attention_spec {
         *offsets_k;  /* int32 [N+1]: packed batches, then B = 1 and sequence n is rows offsets[n]..offsets[n+1] */
     wf_node *slopes; /* [H]: score -= slope_h * |i + first - j| (ALiBi) */
     wf_node *bias;   /* additive, broadcastable to [B,H,L,S]; has a gradient */
-    double dropout;  /* on the normalised weights; counted by (b, h, i, j), independent of threads */
-    wf_node *seed;   /* int32[4], as wf_uniform */
+    /* Patterns: keys that are no interval. Not with offsets or score functions. */
+    wf_node
+        *globals; /* int32 [G], different keys: every query sees them whatever the windows say (not before causal, lengths) */
+    wf_node *tags_q, *tags_k; /* int32 [B,L], [B,S]: key visible when its tag is not negative and ..                      */
+    bool tags_before;         /* .. below the query's (true), or another than the query's (false)                       */
+    int64_t block;  /* > 0 (BigBird, L = S): blocks of so many positions. Block r sees the first, the last, itself and */
+    wf_node *links; /* its neighbours, and links[h, r-1, :] (int32 [H, n-2 or more, R], < 0: none; NULL: none); the first
+                                 and the last of the n blocks see everything */
+    double dropout; /* on the normalised weights; counted by (b, h, i, j), independent of threads */
+    wf_node *seed;  /* int32[4], as wf_uniform */
     uint64_t stream;
 } wf_attention_spec;
 /* q [B,L,H,d], k [B,S,K,d], v [B,S,K,e], K divides H (head h reads kv head h*K/H). Result o [B,L,H,e];
@@ -190,6 +210,12 @@ wf_node *wf_turn_by(wf_graph *g, wf_node *x, wf_node *angle, wf_node *u);
  * state [B,H,d,e] at entry or NULL (0). Result o [B,L,H,e]; wf_output(o,1): state after the last position.
  * A denominator is one more column of ones in v. */
 wf_node *wf_linear_scan(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, wf_node *decay, wf_node *state);
+
+/* ---- orthogonal.c: random rows for feature maps ---- */
+/* rows x d: blocks of d orthogonal random rows, each as long as an independent vector of d standard normal numbers. */
+void wf_orthogonal_rows(float *w, int64_t rows, int64_t d, wf_rng *r);
+/* w float32 [rows,d], drawn anew (wf_orthogonal_rows) in every `every`-th step but the first, w itself in all others. No gradient. */
+wf_node *wf_orthogonal_redraw(wf_graph *g, wf_node *w, wf_node *seed, int64_t every, uint64_t stream);
 
 /* Helper for fused operators: build the vjp of node n by differentiating an equivalent composition of small operators.
  * `compose` rebuilds n's outputs from inputs; gives second order for free. */

@@ -7,6 +7,7 @@
 #include "op/op.h"
 #include "op/rows.h"
 #include "op/derive.h"
+#include "op/view.h"
 
 #include <string.h>
 
@@ -158,16 +159,33 @@ const wf_op *wf_row_op(wf_row_code code) {
     return code > WF_ROW_NONE && code < WF_ROW_CODES && table[code].name ? &table[code] : NULL;
 }
 
+/* Of an operand that is a small one repeated (the gradient of a sum is), the result is computed once and repeated itself. */
 static wf_node *unary(wf_graph *g, wf_row_code code, wf_node *a) {
+    wf_node *one = wf_repeated(a);
+    if (one) return wf_expand(g, unary(g, code, one), a->shape);
     return wf_node_new(g, &table[code], &a, 1, NULL);
 }
 
 static wf_node *immediate(wf_graph *g, wf_row_code code, wf_node *a, double c) {
     wf_attr attr = {.f = {c}};
+    wf_node *one = wf_repeated(a);
+    if (one) return wf_expand(g, immediate(g, code, one, c), a->shape);
     return wf_node_new(g, &table[code], &a, 1, &attr);
 }
 
+static bool broadcast_shape(wf_node *a, wf_node *b, wf_shape *s) {
+    wf_node n = {.op = &table[WF_ROW_ADD], .n_in = 2, .in = (wf_node *[]){a, b}};
+    bool ok = infer_shape(&n) == WF_OK;
+    *s = n.shape;
+    return ok;
+}
+
 static wf_node *binary(wf_graph *g, wf_row_code code, wf_node *a, wf_node *b) {
+    wf_node *x = wf_repeated(a), *y = wf_repeated(b);
+    wf_shape full, small;
+    if (a && b && (x || y) && broadcast_shape(a, b, &full) && broadcast_shape(x ? x : a, y ? y : b, &small) &&
+        wf_shape_count(&small) < wf_shape_count(&full))
+        return wf_expand(g, binary(g, code, x ? x : a, y ? y : b), full);
     return wf_node_new(g, &table[code], (wf_node *[]){a, b}, 2, NULL);
 }
 

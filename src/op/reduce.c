@@ -6,6 +6,7 @@
  */
 #include "op/op.h"
 #include "op/rows.h"
+#include "op/view.h"
 
 static void cost_reduce(const wf_node *n, wf_cost *c) {
     wf_cost_move(n, c);
@@ -134,9 +135,48 @@ static wf_node *drop_axes(wf_graph *g, wf_node *y, unsigned axes) {
     return wf_reshape(g, y, s);
 }
 
+/* The same number all along the axes of a tensor of rank `rank` to which k broadcasts? */
+static bool constant_along(const wf_node *k, int rank, unsigned axes) {
+    for (int i = 0; i < k->shape.rank; i++)
+        if (axes >> (i + rank - k->shape.rank) & 1 && k->shape.dim[i] != 1 && k->stride[i] != 0) return false;
+    return true;
+}
+
+/* k with size 1 along the axes, of rank `rank`. */
+static wf_node *one_along(wf_graph *g, wf_node *k, int rank, unsigned axes) {
+    wf_shape s = {.rank = rank};
+    for (int i = 0; i < rank; i++) s.dim[i] = i < rank - k->shape.rank ? 1 : k->shape.dim[i - rank + k->shape.rank];
+    wf_node *small = wf_repeated(k);
+    if (small) return one_along(g, small, rank, axes);
+    k = wf_reshape(g, k, s);
+    for (int i = 0; k && i < rank; i++)
+        if (axes >> i & 1 && s.dim[i] != 1) k = wf_slice(g, k, i, 0, 1);
+    return k;
+}
+
+/* sum(a k) = sum(a) k where k does not change along the summed axes: the product of whole tensors may not be needed at all, and sums
+ * of the same a are one. x itself when it is no such product; else *k is what to multiply the sum of the result with. */
+static wf_node *factor_out(wf_graph *g, wf_node *x, unsigned axes, wf_node **k) {
+    *k = NULL;
+    if (!axes || x->op != wf_row_op(WF_ROW_MUL) || (x->dtype != WF_F32 && x->dtype != WF_F64)) return x;
+    for (int j = 0; j < 2; j++) {
+        wf_node *a = x->in[!j], *b = x->in[j];
+        if (a->dtype != x->dtype || b->dtype != x->dtype || !wf_shape_equal(&a->shape, &x->shape)) continue;
+        if (!constant_along(b, x->shape.rank, axes) || constant_along(a, x->shape.rank, axes)) continue;
+        *k = one_along(g, b, x->shape.rank, axes);
+        return a;
+    }
+    return x;
+}
+
 wf_node *wf_sum(wf_graph *g, wf_node *x, unsigned axes, bool keep) {
     if (bad_axes(g, "sum", x, axes)) return NULL;
     if (x->dtype == WF_U8 || x->dtype == WF_I8) x = wf_cast(g, x, WF_I32);
+    wf_node *k, *rest = factor_out(g, x, axes, &k);
+    if (k) {
+        wf_node *y = wf_mul(g, wf_sum(g, rest, axes, true), k);
+        return keep ? y : drop_axes(g, y, axes);
+    }
     unsigned todo = axes;
     double factor = 1;
     wf_node *y = drop_trivial(g, x, &todo, &factor);
@@ -176,6 +216,7 @@ static wf_node *extremum(wf_graph *g, const wf_op *op, wf_node *x, unsigned axes
             kept.dim[i] = 1;
             order[k++] = i;
         }
+    if (n == 1) return keep ? x : drop_axes(g, x, axes);
     merged.dim[merged.rank++] = n;
     if (axes != 1u << (rank - 1)) x = wf_reshape(g, wf_permute(g, x, order), merged);
     wf_node *y = wf_node_new(g, op, &x, 1, NULL);

@@ -13,6 +13,7 @@
 
 enum {
     SMALL = 16 * 1024,       /* elements below which one thread does it all */
+    GROUP = 16,              /* blocks of rows that stay together */
     SEGMENTS = 64,           /* most segments in all */
     SEGMENT_ELEMENTS = 8192, /* fewest elements of a segment */
     SEGMENT_BYTES = 4 << 20, /* most memory for partial sums */
@@ -63,7 +64,9 @@ static wf_run_shape describe(const wf_rowprog *p) {
     s.bound_bytes = wf_run_bound_bytes(p);
     s.register_bytes = (size_t)p->n_full * wf_run_pad((size_t)(s.rows * s.cols) * s.size) +
                        (size_t)p->n_narrow * wf_run_pad((size_t)s.rows * 8);
-    s.thread_bytes = wf_run_pad(s.bound_bytes + s.register_bytes + s.accum_bytes) + 64;
+    s.tile = p->tile_cols ? p->tile_cols : s.cols;
+    s.total_bytes = s.tile < s.cols ? (size_t)p->n_instr * (size_t)s.rows * sizeof(double) : 0;
+    s.thread_bytes = wf_run_pad(s.bound_bytes + s.register_bytes + wf_run_pad(s.total_bytes) + s.accum_bytes) + 64;
     return s;
 }
 
@@ -100,15 +103,20 @@ static void place_cols(const wf_run_shape *s, int64_t piece, wf_run_at *b) {
     b->width = least(s->cols, s->n - b->col);
 }
 
-/* Independent blocks [first, last): pieces of columns inside, then rows. */
+/* Independent blocks [first, last). A few blocks of rows go through one piece of the columns before the next, so that what all rows
+ * share stays in the cache; the same with rows of a woven axis, so that the memory between two rows is there when it is their turn. */
 static void run_range(wf_run_thread *t, int64_t first, int64_t last) {
     const wf_run_shape *s = t->s;
+    int far = s->p->woven ? s->n_outer - 1 : s->n_outer;
+    int64_t parts = s->pieces * (far < s->n_outer ? s->p->space.dim[far] : 1), slab = s->blocks_inner * parts;
     for (int64_t i = first; i < last; i++) {
         wf_run_at b = {0};
-        int64_t row_block = i / s->pieces;
-        place_cols(s, i % s->pieces, &b);
-        place_rows(s, row_block % s->blocks_inner, &b);
-        decode_outer(s, row_block / s->blocks_inner, 0, s->n_outer, &b);
+        int64_t at = i % slab, group = at / (GROUP * parts), rest = at % (GROUP * parts);
+        int64_t blocks = least(GROUP, s->blocks_inner - group * GROUP), part = rest / blocks;
+        place_cols(s, part % s->pieces, &b);
+        place_rows(s, group * GROUP + rest % blocks, &b);
+        decode_outer(s, i / slab, 0, far, &b);
+        if (far < s->n_outer) b.outer[far] = part / s->pieces;
         wf_run_block(t, &b);
     }
 }

@@ -15,8 +15,10 @@ typedef struct wf_bound_patch {
 typedef struct wf_bound_instr {
     wf_row_fn fn;
     wf_row_args arg;
-    int lines; /* of the next block, to be asked for before the instruction */
-    int pad;   /* lanes behind the last row of a narrow register that repeat its number */
+    int lines;          /* of the next block, to be asked for before the instruction */
+    int pad;            /* lanes behind the last row of a narrow register that repeat its number */
+    bool fast;          /* once a row: cheap, and not to be tiled */
+    int64_t advance[4]; /* bytes from column to column of d and s[] */
 } wf_bound_instr;
 
 struct wf_bound {
@@ -50,6 +52,7 @@ void wf_run_open(wf_run_thread *t, const wf_run_shape *s, const wf_call *c, cons
     t->bound->fetch = take(&scratch, mem * sizeof *t->bound->fetch);
     t->bound->address = take(&scratch, mem * sizeof *t->bound->address);
     t->reg = take(&scratch, s->register_bytes);
+    t->total = take(&scratch, s->total_bytes);
     t->accum = scratch;
 }
 
@@ -130,12 +133,17 @@ static void bind_generator(wf_run_thread *t, int i, bool narrow) {
     t->bound->instr[i].fn = t->k->op[in->code][0];
 }
 
+static bool is_tiled(const wf_run_thread *t) {
+    return t->s->tile < t->width;
+}
+
 /* All operands of an instruction without a gap between rows: the block is one long row. */
 static bool is_flat(const wf_run_thread *t, int i) {
     const wf_run_shape *s = t->s;
     const wf_row_instr *in = &s->p->instr[i];
     const wf_row_args *a = &t->bound->instr[i].arg;
-    if (wf_accumulates(in->code) || is_reduction(in->code) || is_generator(in->code) || a->dp != t->width || a->step)
+    if (wf_accumulates(in->code) || is_reduction(in->code) || is_generator(in->code) || a->dp != t->width || a->step ||
+        is_tiled(t))
         return false;
     for (int k = 0; k < 3; k++) {
         wf_row_arg x = in->src[k];
@@ -205,6 +213,11 @@ static void bind_instr(wf_run_thread *t, int i, char **accum) {
     t->bound->instr[i].fn = in->code == WF_ROW_COPY && in->attr[0] ? t->k->round[in->attr[0] - 1] : t->k->op[in->code][ones];
 }
 
+/* Is the next block the one beside this one, or that below? */
+static bool by_columns(const wf_run_shape *s) {
+    return s->inner == 1;
+}
+
 /* Operands, read or written, whose next block is worth asking for while this one is computed. */
 static void choose_fetches(wf_run_thread *t) {
     const wf_run_shape *s = t->s;
@@ -212,7 +225,7 @@ static void choose_fetches(wf_run_thread *t) {
     for (int m = 0; m < s->p->n_mem; m++) {
         const wf_row_mem *x = &s->p->mem[m];
         if (x->slot < 0 || s->n == 1 || x->stride[s->rank - 1] != 1) continue;
-        if (s->pieces > 1 || (s->rank > 1 && x->stride[s->rank - 2] != 0)) t->bound->fetch[t->bound->n_fetch++] = m;
+        if (by_columns(s) || (s->rank > 1 && x->stride[s->rank - 2] != 0)) t->bound->fetch[t->bound->n_fetch++] = m;
     }
 }
 
@@ -222,11 +235,29 @@ static void share_fetches(wf_run_thread *t) {
     int64_t lines = 0, slow = 0;
     for (int f = 0; f < t->bound->n_fetch; f++)
         lines += t->rows * (t->width * (int64_t)wf_dtype_size(p->mem[t->bound->fetch[f]].dtype) / LINE + 1);
-    for (int i = 0; i < p->n_instr; i++) slow += !p->instr[i].dst_narrow || is_reduction(p->instr[i].code);
-    for (int i = 0; i < p->n_instr; i++) {
-        bool fast = p->instr[i].dst_narrow && !is_reduction(p->instr[i].code);
-        t->bound->instr[i].lines = fast || slow == 0 ? 0 : (int)((lines + slow - 1) / slow);
-    }
+    int64_t tiles = (t->width + t->s->tile - 1) / t->s->tile;
+    for (int i = 0; i < p->n_instr; i++) slow += t->bound->instr[i].fast ? 0 : tiles;
+    for (int i = 0; i < p->n_instr; i++)
+        t->bound->instr[i].lines = t->bound->instr[i].fast || slow == 0 ? 0 : (int)((lines + slow - 1) / slow);
+}
+
+static int64_t column_bytes(const wf_run_thread *t, wf_row_arg x) {
+    const wf_run_shape *s = t->s;
+    if (x.kind == WF_ARG_IMM || x.index < 0) return 0;
+    if (x.kind == WF_ARG_REG) return x.index < s->p->n_full ? (int64_t)s->size : 0;
+    const wf_row_mem *m = &s->p->mem[x.index];
+    return is_full(s, m) ? m->stride[s->rank - 1] * (int64_t)wf_dtype_size(m->dtype) : 0;
+}
+
+/* What changes from tile to tile. */
+static void bind_tiles(wf_run_thread *t, int i) {
+    const wf_row_instr *in = &t->s->p->instr[i];
+    wf_bound_instr *x = &t->bound->instr[i];
+    if (!is_tiled(t)) return;
+    if (is_reduction(in->code)) x->arg.total = t->total + (int64_t)i * t->s->rows;
+    x->advance[0] = wf_accumulates(in->code) ? (int64_t)t->s->size : column_bytes(t, in->dst);
+    for (int k = 0; k < 3; k++) x->advance[k + 1] = is_generator(in->code) ? 0 : column_bytes(t, in->src[k]);
+    if (is_reduction(in->code)) x->advance[0] = 0;
 }
 
 static void bind(wf_run_thread *t, int64_t rows, int64_t width) {
@@ -234,7 +265,12 @@ static void bind(wf_run_thread *t, int64_t rows, int64_t width) {
     t->rows = rows;
     t->width = width;
     t->bound->n_patch = 0;
-    for (int i = 0; i < t->s->p->n_instr; i++) bind_instr(t, i, &accum);
+    for (int i = 0; i < t->s->p->n_instr; i++) {
+        const wf_row_instr *in = &t->s->p->instr[i];
+        t->bound->instr[i].fast = in->dst_narrow && !is_reduction(in->code);
+        bind_instr(t, i, &accum);
+        bind_tiles(t, i);
+    }
     choose_fetches(t);
     share_fetches(t);
 }
@@ -273,7 +309,7 @@ static void next_operand(wf_fetch *f, const wf_run_at *at) {
     int64_t size = (int64_t)wf_dtype_size(s->p->mem[m].dtype);
     f->output = s->p->mem[m].output;
     f->bytes = at->width * size;
-    f->pitch = s->pieces > 1 ? f->bytes : s->p->mem[m].stride[s->rank - 2] * size;
+    f->pitch = by_columns(s) ? f->bytes : s->p->mem[m].stride[s->rank - 2] * size;
     f->rows = at->rows;
     f->line = f->row = b->address[m] + at->rows * f->pitch;
     f->end = f->row + f->bytes;
@@ -281,7 +317,7 @@ static void next_operand(wf_fetch *f, const wf_run_at *at) {
 
 static void start_fetch(wf_fetch *f, const wf_run_thread *t, const wf_run_at *at) {
     const wf_run_shape *s = t->s;
-    bool more = s->pieces > 1 ? at->col + at->width < s->n : at->row + at->rows < s->inner;
+    bool more = by_columns(s) ? at->col + at->width < s->n : at->row + at->rows < s->inner;
     *f = (wf_fetch){.t = t, .next = more ? 0 : t->bound->n_fetch};
     next_operand(f, at);
 }
@@ -305,6 +341,59 @@ static void fetch(wf_fetch *f, const wf_run_at *at, int lines) {
     }
 }
 
+static bool same_place(wf_row_arg a, wf_row_arg b) {
+    return a.kind == b.kind && a.index == b.index;
+}
+
+/* Does instruction `at` read what a reduction among first.. leaves, or write over it? */
+static bool reads_reduction(const wf_run_thread *t, int first, int at) {
+    const wf_row_instr *in = t->s->p->instr;
+    for (int i = first; i < at; i++) {
+        if (!is_reduction(in[i].code)) continue;
+        for (int k = 0; k < 3; k++)
+            if (same_place(in[i].dst, in[at].src[k])) return true;
+        if (same_place(in[i].dst, in[at].dst)) return true;
+    }
+    return false;
+}
+
+/* The number of the last row behind it. */
+static inline void repeat_last(const wf_bound_instr *x, int64_t rows) {
+    float *end = (float *)x->arg.d + rows;
+    for (int k = 0; k < x->pad; k++) end[k] = end[-1];
+}
+
+/* Instructions from `from` on as far as none needs a reduction of another: tile by tile through all of them, so that what one
+ * leaves for the next is still in the first cache. Returns where the next stretch begins. Arithmetic on numbers of whole rows begins
+ * one: it may read a reduction, and may overwrite what an instruction before it reads in every tile. */
+static int run_tiles(wf_run_thread *t, const wf_run_at *at, wf_fetch *next, int from) {
+    wf_bound_instr *x = t->bound->instr;
+    int n = t->s->p->n_instr, first = from, end;
+    for (; first < n && x[first].fast; first++) {
+        x[first].fn(&x[first].arg);
+        repeat_last(&x[first], at->rows);
+    }
+    for (end = first; end < n && !x[end].fast && !reads_reduction(t, first, end);) end++;
+    for (int64_t col = 0; col < t->width; col += t->s->tile) {
+        int64_t rest = t->width - col;
+        bool ends = rest <= t->s->tile;
+        for (int i = first; i < end; i++) {
+            wf_row_args a = x[i].arg;
+            a.n = ends ? rest : t->s->tile;
+            a.d = (char *)a.d + col * x[i].advance[0];
+            for (int k = 0; k < 3; k++)
+                if (x[i].advance[k + 1]) a.s[k] = (const char *)a.s[k] + col * x[i].advance[k + 1];
+            if (t->s->p->instr[i].index_mem >= 0) a.index += col * a.step;
+            a.begins = col == 0;
+            a.ends = ends;
+            fetch(next, at, x[i].lines);
+            x[i].fn(&a);
+            if (ends) repeat_last(&x[i], at->rows);
+        }
+    }
+    return end;
+}
+
 void wf_run_block(wf_run_thread *t, const wf_run_at *at) {
     const wf_rowprog *p = t->s->p;
     struct wf_bound *b = t->bound;
@@ -314,13 +403,17 @@ void wf_run_block(wf_run_thread *t, const wf_run_at *at) {
         if (p->mem[m].slot >= 0) b->address[m] = wf_run_address(t, &p->mem[m], at);
     for (int k = 0; k < b->n_patch; k++) *b->patch[k].where = b->address[b->patch[k].mem];
     start_fetch(&next, t, at);
+    for (int i = 0; i < p->n_instr; i++)
+        if (p->instr[i].index_mem >= 0)
+            b->instr[i].arg.index = p->instr[i].number[2] + element_of(t->s, &p->mem[p->instr[i].index_mem], at);
+    if (is_tiled(t)) {
+        for (int i = 0; i < p->n_instr;) i = run_tiles(t, at, &next, i);
+        return;
+    }
     for (int i = 0; i < p->n_instr; i++) {
         wf_bound_instr *x = &b->instr[i];
-        if (p->instr[i].index_mem >= 0)
-            x->arg.index = p->instr[i].number[2] + element_of(t->s, &p->mem[p->instr[i].index_mem], at);
         fetch(&next, at, x->lines);
         x->fn(&x->arg);
-        float *end = (float *)x->arg.d + at->rows;
-        for (int k = 0; k < x->pad; k++) end[k] = end[-1];
+        repeat_last(x, at->rows);
     }
 }

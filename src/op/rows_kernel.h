@@ -17,6 +17,8 @@ typedef struct wf_row_args {
     int64_t step;      /* strided loads and stores: from element to element; generators: from column to column */
     int64_t index;     /* generators: linear index of the block's first element; sp[1] from row to row */
     int64_t number[3]; /* generators: axis' stride and size, or stream and bits */
+    double *total;     /* reductions of a row in tiles: what is known so far, a number a row; NULL: the row is whole */
+    bool begins, ends; /* with total: first tile, last tile (d is written) */
 } wf_row_args;
 typedef void (*wf_row_fn)(const wf_row_args *a);
 

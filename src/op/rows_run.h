@@ -15,9 +15,10 @@ typedef struct wf_run_shape {
     size_t size;                /* of a number in registers */
     bool sums;                  /* over rows: */
     int64_t kept, summed_blocks, segments;
-    int64_t tasks;                                    /* blocks, or segments of sums */
-    size_t accum_bytes;                               /* of one task */
-    size_t bound_bytes, register_bytes, thread_bytes; /* scratch of one thread */
+    int64_t tasks;                                                 /* blocks, or segments of sums */
+    size_t accum_bytes;                                            /* of one task */
+    int64_t tile;                                                  /* columns; at least cols: not tiled */
+    size_t bound_bytes, register_bytes, total_bytes, thread_bytes; /* scratch of one thread */
 } wf_run_shape;
 
 /* Where a block is: outer coordinates, first row and number of rows along the inner axis, first column and their number. */
@@ -33,6 +34,7 @@ typedef struct wf_run_thread {
     const wf_row_kernels *k;
     struct wf_bound *bound;
     char *reg, *accum;
+    double *total;       /* of reductions in tiles: rows numbers for each */
     int64_t rows, width; /* of the blocks that instructions are bound for */
 } wf_run_thread;
 

@@ -191,6 +191,10 @@ static wf_status expand_vjp(wf_graph *g, wf_node *n, wf_node *const *gout, wf_no
 
 static const wf_op expand_op = {.name = "expand", .flags = WF_OP_VIEW, .vjp = expand_vjp};
 
+wf_node *wf_repeated(const wf_node *x) {
+    return x && x->op == &expand_op ? x->in[0] : NULL;
+}
+
 wf_node *wf_expand(wf_graph *g, wf_node *x, wf_shape s) {
     char a[96], b[96];
     if (!x) return NULL;

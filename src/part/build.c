@@ -138,17 +138,33 @@ static const char *last_word(const char *name) {
     return dot ? dot + 1 : name;
 }
 
+/* Name the mixers that can generate. */
+static wf_node *no_stream(wf_build *b, const wf_module *m) {
+    int n = 0;
+    const wf_part *const *all = wf_part_all(&n);
+    char why[512] = "";
+    size_t at = (size_t)snprintf(why, sizeof why,
+                                 "has no streaming form, so a model with it cannot generate step by step; train "
+                                 "one with mixer: softmax to generate (all that can:");
+    for (int i = 0, known = 0; i < n; i++)
+        if (!strcmp(all[i]->slot, "mixer") && all[i]->step && at < sizeof why)
+            at += (size_t)snprintf(why + at, sizeof why - at, "%s %s", known++ ? "," : "", all[i]->name);
+    if (at < sizeof why) snprintf(why + at, sizeof why - at, ")");
+    return fail(b, m, WF_EUNSUPPORTED, why);
+}
+
 wf_node *wf_apply(wf_build *b, wf_module *m, wf_node *x) {
     if (!x) return NULL;
     if (!m) return wf_graph_fail(b->g, WF_EINVAL, "no such module");
     const wf_part *p = m->part;
-    if (b->step && !p->step && !strcmp(p->slot, "mixer"))
-        return fail(b, m, WF_EUNSUPPORTED, "has no streaming form; it cannot generate step by step");
+    if (b->step && !p->step && !strcmp(p->slot, "mixer")) return no_stream(b, m);
     if (!p->forward) return fail(b, m, WF_EUNSUPPORTED, "cannot be applied to a stream");
     bool named = m->name[0] != 0;
+    if (b->tap_io) wf_tap(b, m, "input", x);
     if (named) wf_scope_push(b->g, last_word(m->name));
     wf_node *y = b->step && p->step ? p->step(b, m, x) : p->forward(b, m, x);
     if (named) wf_scope_pop(b->g);
+    if (b->tap_io) wf_tap(b, m, "output", y);
     if (!y && wf_graph_status(b->g) == WF_OK) wf_graph_fail(b->g, WF_EINVAL, "%s", wf_message());
     return y;
 }

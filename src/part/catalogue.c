@@ -2,6 +2,8 @@
 #include "part/channel/channel.h"
 #include "part/linear/linear.h"
 #include "part/mixer/heads.h"
+#include "part/mixer/sparse.h"
+#include "part/mixer/tokens.h"
 #include "part/norm/norm.h"
 #include "part/placement/placement.h"
 #include "part/position/position.h"
@@ -24,6 +26,8 @@ static const wf_part *const parts[] = {
     /* mixer */
     &wf_mixer_softmax, &wf_mixer_linear, &wf_mixer_sigmoid, &wf_mixer_complex,
     &wf_mixer_flow, &wf_mixer_norm_attention, &wf_mixer_diag_attention, &wf_mixer_simplified_linear,
+    &wf_mixer_pool, &wf_mixer_identity, &wf_mixer_random, &wf_mixer_spatialfc, &wf_mixer_glu, &wf_mixer_cross,
+    &wf_mixer_performer, &wf_mixer_linformer, &wf_mixer_longformer, &wf_mixer_bigbird, &wf_mixer_lsh,
     /* channel */
     &wf_channel_mlp, &wf_channel_swiglu, &wf_channel_geglu,
     &wf_channel_glu,

@@ -133,6 +133,10 @@ static void init_whole(float *x, int64_t n, const wf_init *init, wf_rng *r) {
 static void init_param(wf_param *p, uint64_t seed) {
     wf_rng r = {seed, wf_hash(p->name, strlen(p->name), 0), 0};
     int64_t n = wf_tensor_count(p->value);
+    if (p->fill) {
+        p->fill(p->value, &r, p->fill_ctx);
+        return;
+    }
     if (p->value->dtype != WF_F32) {
         for (int64_t i = 0; i < n; i++) wf_tensor_set(p->value, i, draw(&p->init, &r));
         return;
@@ -156,6 +160,11 @@ wf_status wf_model_init(wf_model *m, uint64_t seed) {
 #pragma omp parallel for schedule(dynamic)
     for (int i = 0; i < m->n_param; i++) init_param(m->param[i], seed);
     return m->root ? start_modules(m->root) : WF_OK;
+}
+
+void wf_model_reset_state(wf_model *m) {
+    for (int i = 0; i < m->n_param; i++)
+        if (m->param[i]->flags & WF_PARAM_BUFFER) init_param(m->param[i], 0);
 }
 
 /* ---- constants ---- */

@@ -214,7 +214,11 @@ static wf_module *child_of(wf_module *m, const char *name, const char *slot, con
         want = spec->text;
     } else if (spec && spec->kind == WF_V_MAP) {
         const wf_value *n = wf_value_get(spec, "name");
-        if (n && n->kind == WF_V_TEXT) want = n->text;
+        if (n && n->kind != WF_V_TEXT) {
+            wf_value_fail(n, WF_EINVAL, "%s: a name is a word, like {name: %s}", slot, default_name);
+            return NULL;
+        }
+        if (n) want = n->text;
     } else if (spec && spec->kind != WF_V_NULL) {
         wf_value_fail(spec, WF_EINVAL, "%s: a name or a map with a name, like {name: %s}", slot, default_name);
         return NULL;

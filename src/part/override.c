@@ -94,7 +94,7 @@ bool wf_part_absent(wf_module *m, const char *name) {
 /* ---- what fitted nothing ---- */
 
 /* A path with * in place of its numbers, as recipes mostly have them. */
-static void starred(const char *path, char *out, size_t size) {
+void wf_path_starred(const char *path, char *out, size_t size) {
     size_t n = 0;
     while (*path && n + 2 < size) {
         size_t k = strcspn(path, ".");
@@ -110,7 +110,7 @@ static void starred(const char *path, char *out, size_t size) {
 
 static void collect(const wf_module *m, char (*list)[128], const char **word, int *n, int room) {
     for (int i = 0; i < m->n_child && *n < room; i++) {
-        starred(m->child[i]->name, list[*n], sizeof *list);
+        wf_path_starred(m->child[i]->name, list[*n], sizeof *list);
         bool known = false;
         for (int k = 0; k < *n && !known; k++) known = !strcmp(list[k], list[*n]);
         if (!known) {
@@ -132,7 +132,7 @@ static wf_status no_such_module(const wf_model *m, int entry) {
     }
     int n = 0;
     collect(m->root, list, word, &n, ROOM);
-    starred(m->parts->key[entry], key, sizeof key);
+    wf_path_starred(m->parts->key[entry], key, sizeof key);
     const char *near = n ? wf_nearest(key, word, n) : NULL;
     wf_text some = {0};
     for (int i = 0; !near && i < n && i < 8; i++) wf_text_add(&some, "%s%s", i ? ", " : "", word[i]);

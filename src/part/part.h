@@ -27,8 +27,8 @@ typedef enum {
     WF_INIT_TRUNC_NORMAL,
     WF_INIT_GEOMETRIC, /* entry i of n: a^(-i/n) */
     WF_INIT_DIRECTION, /* a random vector of length a */
-    WF_INIT_XAVIER, /* of linear weights only (wf_linear_init): uniform, half-width sqrt(6 / (in + out)) */
-    WF_INIT_FAN_IN, /* the same: uniform, half-width 1 / sqrt(in), and so the biases */
+    WF_INIT_XAVIER,    /* of linear weights only (wf_linear_init): uniform, half-width sqrt(6 / (in + out)) */
+    WF_INIT_FAN_IN,    /* the same: uniform, half-width 1 / sqrt(in), and so the biases */
 } wf_init_kind;
 typedef struct wf_init {
     wf_init_kind kind;
@@ -46,6 +46,9 @@ typedef struct wf_param {
     wf_init init;
     uint32_t flags;
     int uses; /* modules that share it */
+    /* First numbers that are no independent draws of `init` (orthogonal rows, random lists): set after declaring, else NULL. */
+    void (*fill)(wf_tensor *t, wf_rng *r, const void *ctx);
+    const void *fill_ctx;
 } wf_param;
 
 /* ---- a module ---- */
@@ -63,7 +66,8 @@ struct wf_module {
     const char **param_name; /* local names ("weight"), pair with param */
     wf_module *parent;
     const void
-        *args; /* what the parent hands over beside options: wf_linear_args, wf_sublayer_args, wf_stack_opt; may be NULL */
+        *args;   /* what the parent hands over beside options: wf_linear_args, wf_sublayer_args, wf_stack_opt; may be NULL */
+    bool opaque; /* set in setup: with these options `readers` and `writers` of the part do not hold */
 };
 
 /* One registration struct per part; the table of all is src/part/catalogue.c (model parts: src/model/). */
@@ -93,17 +97,18 @@ struct wf_part {
     wf_status (*start)(wf_module *m);
     /* Linears that make their weight of several tensors: write the effective weight [O,I]. NULL: "weight" is it. */
     wf_status (*fold_weight)(const wf_module *m, float *w);
+    /* The same of their bias [O]. NULL: "bias" is it, where there is one. */
+    wf_status (*fold_bias)(const wf_module *m, float *bias);
     /* For transforms of finished models (src/transform). Space-separated names of what is inside the part.
      * readers: the children of slot linear that read x, the part's input: they and nothing else, each of them x itself and all
      *   of it. What scales x can then be put into them. Mixers of wf_heads: "q k v"; mlp: "up"; swiglu, geglu: "gate up".
+     *   Options under which this does not hold set wf_module.opaque in setup.
      * writers: the children of slot linear whose output is the part's output y: y is the sum of what they give and of nothing
      *   else, and an inner norm stands directly in front of them. Mixers of wf_heads: "o"; channel mixers: "down".
      * Of a model: readers read the final norm's output ("head"); writers put the first vectors of the stream, and are children
      *   of slot linear, or parameters [.., D] ("embed.weight position.table").
      * NULL: something else touches x or y too (pooling, products of x with itself): nothing can be put there. */
     const char *readers, *writers;
-    /* The same of their bias [O]. NULL: "bias" is it, where there is one. */
-    wf_status (*fold_bias)(const wf_module *m, float *bias);
 };
 const wf_part *wf_part_find(const char *slot, const char *name); /* NULL + message naming the nearest */
 const wf_part *const *wf_part_all(int *n);
@@ -146,7 +151,7 @@ wf_module *wf_child_dense(wf_module *m, const char *name, int64_t in, int64_t ou
 bool wf_linear_bias(const wf_module *m, const char *choice);
 /* In a linear's setup: parameters "weight" [O,I] and, if so, "bias" [O], with the first numbers their model and role ask for. */
 wf_status wf_linear_declare(wf_module *m, const char *bias);
-wf_init wf_linear_init(const wf_module *m); /* in a linear's setup: the initial weights its model and role ask for */
+wf_init wf_linear_init(const wf_module *m);      /* in a linear's setup: the initial weights its model and role ask for */
 wf_init wf_linear_bias_init(const wf_module *m); /* the same of its bias */
 /* "model" | "true" | "false", as options named `bias` have it. */
 bool wf_bias_wanted(const wf_module *m, const char *choice);
@@ -170,6 +175,8 @@ wf_status wf_module_fail(const wf_module *m, wf_status s, const char *fmt, ...)
 bool wf_part_absent(wf_module *m, const char *name);
 /* Whether `path` fits `pattern`, and how many * that took (-1: it does not fit). */
 int wf_path_fits(const char *pattern, const char *path);
+/* `path` with * in place of its numbers ("blocks.*.mixer.q"), cut to `size`. */
+void wf_path_starred(const char *path, char *out, size_t size);
 
 /* ---- building a graph from modules ---- */
 typedef struct wf_states wf_states; /* tensors that live between steps of one generation (KV caches, scan states) */
@@ -211,6 +218,7 @@ struct wf_build {
     wf_node *context_lengths; /* int32 [B]: valid positions of context, or NULL: all */
     bool no_dropout;          /* with train: statistics move, nothing is dropped (recalibration) */
     wf_build **handle;        /* what wf_build_handle gave out, or NULL */
+    bool tap_io;             /* the tap also gets "input" and "output" of every module that is applied */
 };
 void wf_build_start(wf_build *b, wf_graph *g);
 void wf_build_end(wf_build *b); /* before the graph is freed; after wf_grad where parts change state in their backward pass */
@@ -256,12 +264,12 @@ struct wf_model {
     int64_t max_length; /* longest sequence of training; 0: open */
     int64_t layers;
     int64_t grid[2], prefix; /* pictures: as wf_build has them, where one grid holds for all layers; zeros elsewhere */
-    wf_init init;        /* of linear weights; kind ZERO: normal 0.02 */
-    double residual_std; /* of the last linear of a residual branch; 0: as init */
-    double value_std;    /* of role VALUE; 0: as init */
-    wf_value *defaults;  /* slot -> recipe entry, for slots a part leaves open (linear, norm, position); owned */
-    size_t bytes, limit; /* of all parameters so far; what they may take, 0: any */
-    wf_value *made;      /* module path -> spec that stands nowhere in the recipe: parts' own, or changed by `parts`; owned */
+    wf_init init;            /* of linear weights; kind ZERO: normal 0.02 */
+    double residual_std;     /* of the last linear of a residual branch; 0: as init */
+    double value_std;        /* of role VALUE; 0: as init */
+    wf_value *defaults;      /* slot -> recipe entry, for slots a part leaves open (linear, norm, position); owned */
+    size_t bytes, limit;     /* of all parameters so far; what they may take, 0: any */
+    wf_value *made; /* module path -> spec that stands nowhere in the recipe: parts' own, or changed by `parts`; owned */
     int n_constant, cap_constant;
     struct wf_constant {
         const char *key;
@@ -269,8 +277,8 @@ struct wf_model {
     } * constant;
     void *slab; /* the memory of all parameters, side by side; NULL: each has its own */
     size_t slab_bytes;
-    int64_t condition; /* channels C of wf_build.condition; 0: the model gives none */
-    bool context;      /* the model gives wf_build.context [B,S,D]: blocks have cross attention */
+    int64_t condition;     /* channels C of wf_build.condition; 0: the model gives none */
+    bool context;          /* the model gives wf_build.context [B,S,D]: blocks have cross attention */
     const wf_value *parts; /* the recipe's `parts`; NULL: none */
     bool *parts_used;      /* by entry: it fitted something */
 };
@@ -293,6 +301,8 @@ wf_model *wf_model_of_part(const char *slot, const wf_value *spec, int64_t in, i
                            uint64_t seed);
 /* Fill all parameters with their initial numbers. */
 wf_status wf_model_init(wf_model *m, uint64_t seed);
+/* Counters and running statistics as they were at first (fine-tuning). */
+void wf_model_reset_state(wf_model *m);
 /* Files: one .safetensors with weights and metadata {format: weft-model-1, recipe: JSON, ...}. */
 wf_status wf_model_save(const wf_model *m, const char *path, wf_dtype as, const char *const *meta_key,
                         const char *const *meta_text, int n_meta);

@@ -1,7 +1,7 @@
 # test_usage.sh: help, versions, unknown words, exit codes.
 . "$(dirname "$0")/lib.sh"
 
-verbs="train eval generate compare plan info list explain check bench data"
+verbs="train eval generate compare transform plan info list explain check bench reproduce probe data"
 
 expect 0 "--version" "$weft" --version
 has out '^weft [0-9]'
@@ -19,7 +19,7 @@ done
 expect 0 "help train" "$weft" help train
 has out 'usage: weft train'
 
-for v in train eval generate plan info explain bench; do
+for v in train eval generate plan info explain bench probe; do
     expect 2 "$v without its argument" "$weft" "$v"
     has err 'missing'
     expect 2 "$v with an unknown option" "$weft" "$v" x --no-such-thing

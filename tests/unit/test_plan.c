@@ -119,6 +119,22 @@ static void fusion_changes_little(void **state UNUSED) {
     net_close(&n);
 }
 
+/* A sum over rows of one number each, of values that others see as columns. */
+static void sums_over_rows_of_one_number(void **state UNUSED) {
+    wf_graph *g = wf_graph_open();
+    wf_tensor *t = wf_tensor_new(WF_F32, WF_SHAPE(2, 6));
+    for (int i = 0; i < 12; i++) wf_tensor_set(t, i, i % 6 + 10 * (i / 6));
+    wf_node *k = wf_mul_c(g, wf_leaf(g, t, "x"), 2), *sum = wf_sum(g, wf_unsqueeze(g, k, 2), 1u << 1, false);
+    wf_node *out[2] = {wf_mul_c(g, k, 3), sum};
+    wf_plan *p = plan_of(g, out, 2, NULL, 0, NULL);
+    run(p);
+    const float *v = wf_plan_out(p, 1);
+    assert_true(v[0] == 30 && v[1] == 150);
+    wf_plan_free(p);
+    wf_graph_free(g);
+    wf_tensor_free(t);
+}
+
 static void recomputation_gives_the_same_gradients_in_less_memory(void **state UNUSED) {
     net keep, again;
     size_t a, b;
@@ -539,6 +555,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reuse_changes_no_byte),
         cmocka_unit_test(fusion_changes_little),
+        cmocka_unit_test(sums_over_rows_of_one_number),
         cmocka_unit_test(recomputation_gives_the_same_gradients_in_less_memory),
         cmocka_unit_test(rematerialisation_changes_little),
         cmocka_unit_test(handles_outlive_rebuilding),

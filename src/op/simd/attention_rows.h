@@ -29,6 +29,12 @@ TILE_INLINE T(vec) T(vsigmoid)(T(vec) s) {
     return T(vpick)(s < 0, x, T(vsplat)(1)) / ((REAL)1 + x);
 }
 
+/* The same of s + shift, its exponential held below 2^126: a weight is at least 2^-126. */
+TILE_INLINE T(vec) T(vsigmoid_bare)(T(vec) s, REAL shift) {
+    T(vec) x = T(vfma)(s, T(vsplat)((REAL)M_LOG2E), T(vsplat)((REAL)M_LOG2E * shift));
+    return T(vsplat)(1) / ((REAL)1 + T(vexp2)(-T(vmax)(T(vsplat)(-126), x)));
+}
+
 /* Numbers that multiply the weights of row r, columns v0..v1: 0 or 1 / (1 - dropout). */
 TILE_UNUSED void T(dropout_row)(const wf_tile *t, int r, const T(span) * w, REAL *keep) {
     const wf_score_rule *rule = t->rule;
@@ -53,7 +59,10 @@ TILE_UNUSED void T(adjust_row)(const wf_tile *t, int r, const T(span) * w, REAL 
     if (t->bias) {
         const REAL *b = (const REAL *)t->bias + r * t->bias_row;
         REAL unit = (REAL)rule->unit;
-        for (int c = w->lo; c < w->hi; c++) s[c] += unit * b[c * t->bias_col];
+        if (t->bias_col == 1)
+            for (int c = w->lo; c < w->hi; c++) s[c] += unit * b[c];
+        else
+            for (int c = w->lo; c < w->hi; c++) s[c] += unit * b[c * t->bias_col];
     }
     REAL out = (REAL)(rule->normaliser == WF_NORMALISE_SOFTMAX ? M_LOG2E : 1);
     if (rule->score == WF_SCORE_SIGMOID) {
@@ -84,6 +93,19 @@ TILE_UNUSED void T(drop_weights)(const wf_tile *t, int r, const T(span) * w, REA
 }
 
 /* ---- forward ---- */
+
+/* Sigmoid of the scores alone. */
+TILE_UNUSED void T(weigh_sigmoid)(const wf_tile *t) {
+    int64_t ld = T(tile_ld)(t->cols);
+    int padded = T(tile_pad)(t->cols);
+    REAL shift = (REAL)t->rule->score_bias;
+    for (int r = 0; r < t->rows; r++) {
+        T(span) w = T(span_of)(t, r);
+        REAL *row = (REAL *)t->s + r * ld;
+        for (int c = w.v0; c < w.v1; c += TILE_LANES) T(vstore)(row + c, T(vsigmoid_bare)(T(vload)(row + c), shift));
+        if (t->lo || padded != t->cols) T(hide)(row, &w, padded, 0);
+    }
+}
 
 /* Weights without normalisation: f(score), 0 where hidden. */
 TILE_UNUSED void T(weigh_plain)(const wf_tile *t) {
@@ -149,6 +171,8 @@ TILE_UNUSED void T(weigh_softmax)(const wf_tile *t) {
 TILE_UNUSED void T(weigh)(const wf_tile *t) {
     if (t->rule->normaliser == WF_NORMALISE_SOFTMAX)
         T(weigh_softmax)(t);
+    else if (t->rule->bare)
+        T(weigh_sigmoid)(t);
     else
         T(weigh_plain)(t);
 }
@@ -173,6 +197,15 @@ TILE_INLINE void T(back_row_bare)(REAL *s, REAL *dp, int v0, int v1, REAL lse, R
     }
 }
 
+/* Sigmoid alone. */
+TILE_INLINE void T(back_row_sigmoid)(REAL *s, REAL *dp, int v0, int v1, REAL shift) {
+    for (int c = v0; c < v1; c += TILE_LANES) {
+        T(vec) p = T(vsigmoid_bare)(T(vload)(s + c), shift);
+        T(vstore)(s + c, p);
+        T(vstore)(dp + c, T(vload)(dp + c) * (p - p * p));
+    }
+}
+
 TILE_UNUSED void T(back_row_general)(const wf_tile *t, int r, const T(span) * w, REAL *s, REAL *dp, REAL lse, REAL delta) {
     const wf_score_rule *rule = t->rule;
     int64_t ld = T(tile_ld)(t->cols);
@@ -180,7 +213,7 @@ TILE_UNUSED void T(back_row_general)(const wf_tile *t, int r, const T(span) * w,
     T(adjust_row)(t, r, w, s);
     bool softmax = rule->normaliser == WF_NORMALISE_SOFTMAX, drop = rule->dropout > 0;
     T(hide)(s, w, w->v1, softmax ? (REAL)-INFINITY : 0);
-    memcpy(x + w->v0, s + w->v0, (size_t)(w->v1 - w->v0) * sizeof(REAL));
+    if (rule->score != WF_SCORE_LINEAR) memcpy(x + w->v0, s + w->v0, (size_t)(w->v1 - w->v0) * sizeof(REAL));
     if (drop) {
         T(dropout_row)(t, r, w, keep);
         for (int c = w->v0; c < w->v1; c++) dp[c] *= keep[c];
@@ -200,11 +233,14 @@ TILE_UNUSED void T(back_rows)(const wf_tile *t) {
     const REAL *lse = t->lse, *delta = t->delta;
     int64_t ld = T(tile_ld)(t->cols);
     int padded = T(tile_pad)(t->cols);
+    bool softmax = t->rule->normaliser == WF_NORMALISE_SOFTMAX;
     for (int r = 0; r < t->rows; r++) {
         T(span) w = T(span_of)(t, r);
         REAL *p = s + r * ld, *g = dp + r * ld;
-        if (t->rule->bare)
+        if (t->rule->bare && softmax)
             T(back_row_bare)(p, g, w.v0, w.v1, lse[r], delta[r]);
+        else if (t->rule->bare)
+            T(back_row_sigmoid)(p, g, w.v0, w.v1, (REAL)t->rule->score_bias);
         else
             T(back_row_general)(t, r, &w, p, g, lse[r], delta[r]);
         if (!t->lo && padded == t->cols) continue;

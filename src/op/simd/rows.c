@@ -142,16 +142,22 @@ static void fill(const wf_row_args *a) {
 
 #define MIN2(a, b) ((a) < (b) ? (a) : (b))
 
-/* ---- reductions over the row: pieces of 2048 numbers in 4 vectors of partial sums, pieces added in double ---- */
+/* ---- reductions over the row: pieces in 4 vectors of partial sums, pieces added in double; in tiles of whole pieces, or at once ---- */
 
-enum { PIECE = 2048 };
+static inline void end_row(const wf_row_args *a, int64_t r, double total) {
+    if (a->total && !a->ends)
+        a->total[r] = total;
+    else
+        ((float *)a->d)[r * a->dp] = (float)total;
+}
+#define SO_FAR(start) (a->total && !a->begins ? a->total[r] : (double)(start))
 
 #define ROW_SUM(name, term, part, A, B)                                                                                        \
     static void name(const wf_row_args *a) {                                                                                   \
         FOR_ROW {                                                                                                              \
-            ROW_##A(0) ROW_##B(1) double total = 0;                                                                            \
-            for (int64_t from = 0; from < n; from += PIECE) {                                                                  \
-                int64_t i = from, end = MIN2(n, from + PIECE);                                                                 \
+            ROW_##A(0) ROW_##B(1) double total = SO_FAR(0);                                                                    \
+            for (int64_t from = 0; from < n; from += WF_ROW_PIECE) {                                                           \
+                int64_t i = from, end = MIN2(n, from + WF_ROW_PIECE);                                                          \
                 vf t0 = {0}, t1 = {0}, t2 = {0}, t3 = {0};                                                                     \
                 for (; i + 4 * WF_LANES <= end; i += 4 * WF_LANES) {                                                           \
                     t0 += term(0);                                                                                             \
@@ -166,7 +172,7 @@ enum { PIECE = 2048 };
                 }                                                                                                              \
                 total += (double)sum_lanes((t0 + t1) + (t2 + t3));                                                             \
             }                                                                                                                  \
-            ((float *)a->d)[r * a->dp] = (float)total;                                                                         \
+            end_row(a, r, total);                                                                                              \
         }                                                                                                                      \
     }
 #define ROW_N(k)
@@ -178,7 +184,7 @@ ROW_SUM(dot_vv, TWO_TERM, ld_n(p0 + i, m) * ld_n(p1 + i, m), V, V)
 #define ROW_EXTREMUM(name, pick, start)                                                                                        \
     static void name(const wf_row_args *a) {                                                                                   \
         FOR_ROW {                                                                                                              \
-            ROW_V(0) vf t = splat(start), u = t;                                                                               \
+            ROW_V(0) vf t = splat((float)SO_FAR(start)), u = t;                                                                \
             int64_t i = 0;                                                                                                     \
             for (; i + 2 * WF_LANES <= n; i += 2 * WF_LANES) {                                                                 \
                 t = pick(t, ld(p0 + i));                                                                                       \
@@ -188,7 +194,7 @@ ROW_SUM(dot_vv, TWO_TERM, ld_n(p0 + i, m) * ld_n(p1 + i, m), V, V)
             if (i < n) t = pick(t, sel(lane_index() < (int32_t)(n - i), ld_n(p0 + i, n - i), splat(start)));                   \
             t = pick(t, u);                                                                                                    \
             WF_REDUCE(t, pick);                                                                                                \
-            ((float *)a->d)[r * a->dp] = t[0];                                                                                 \
+            end_row(a, r, (double)t[0]);                                                                                       \
         }                                                                                                                      \
     }
 ROW_EXTREMUM(amax_v, vmax, -__builtin_inff())

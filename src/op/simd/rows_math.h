@@ -88,11 +88,19 @@ VEC vf vlog1p(vf x) {
     return sel((vabs(x) < 1e-10f), x, y);
 }
 
-/* With e = e^(2|x|) - 1: e / (e + 2) */
+/* x P(x^2) / Q(x^2) on [0, 9], relative error 2e-8 (least squares, weighted towards the largest error); 1 from where it rounds to 1. */
 VEC vf vtanh(vf x) {
-    vf a = vabs(x);
-    vf e = vexpm1(2.0f * sel(a > 10.0f, splat(10.0f), a));
-    return sel(x != x, x, with_sign(e / (e + 2.0f), x));
+    vf a = vabs(x), c = sel(a > 9.0f, splat(9.0f), a), z = c * c;
+    vf p = z * 1.335582587e-08f + 2.061000724e-05f;
+    p = p * z + 3.495647724e-03f;
+    p = p * z + 1.338107686e-01f;
+    p = p * z + 9.999999795e-01f;
+    vf q = z * 7.777060305e-07f + 3.285729956e-04f;
+    q = q * z + 2.587721220e-02f;
+    q = q * z + 4.671439249e-01f;
+    q = q * z + 1.0f;
+    vf y = c * p / q;
+    return with_sign(sel((y > 1.0f) | (a > 9.02f), splat(1.0f), y), x);
 }
 
 VEC vf vsigmoid(vf x) {
@@ -104,28 +112,21 @@ VEC vf vsoftplus(vf x) {
     return sel(x > 0.0f, x, (vf){0}) + vlog1p(vexp(-vabs(x)));
 }
 
-/* Below 1: x times a polynomial in x^2; from there 1 - e^-q with a polynomial q = -log(1 - erf). */
+/* As tanh: x P(x^2) / Q(x^2) on [0, 3.92], relative error 2e-8. */
 VEC vf verf(vf x) {
-    vf a = vabs(x), t = x * x;
-    vf p = t * 7.875875e-05f - 8.0168643e-04f;
-    p = p * t + 5.1890872e-03f;
-    p = p * t - 2.6854211e-02f;
-    p = p * t + 1.1283594e-01f;
-    p = p * t - 3.7612626e-01f;
-    p = p * t + 1.1283791e+00f;
-    vf small = x * p;
-    if (!any(a >= 1.0f)) return small;
-    vf c = sel(a > 4.0f, splat(4.0f), a);
-    vf q = c * -1.6371514e-06f + 4.605804e-05f;
-    q = q * c - 5.9680565e-04f;
-    q = q * c + 4.759596e-03f;
-    q = q * c - 2.6421135e-02f;
-    q = q * c + 1.10080086e-01f;
-    q = q * c + 6.3182604e-01f;
-    q = q * c + 1.1302334e+00f;
-    q = q * c - 3.2013806e-04f;
-    vf large = with_sign(1.0f - vexp(-q), x);
-    return sel(x != x, x, sel(a < 1.0f, small, large));
+    vf a = vabs(x), c = sel(a > 3.92f, splat(3.92f), a), z = c * c;
+    vf p = z * 2.050140179e-06f + 2.848755137e-04f;
+    p = p * z + 3.765298179e-03f;
+    p = p * z + 5.274772805e-02f;
+    p = p * z + 1.903990069e-01f;
+    p = p * z + 1.128379146e+00f;
+    vf q = z * 3.809189625e-05f + 1.162458456e-03f;
+    q = q * z + 1.496857424e-02f;
+    q = q * z + 1.141060206e-01f;
+    q = q * z + 5.020694688e-01f;
+    q = q * z + 1.0f;
+    vf y = c * p / q;
+    return with_sign(sel((y > 1.0f) | (a >= 3.92f), splat(1.0f), y), x);
 }
 
 /* sine and cosine on |r| <= pi/4 */

@@ -37,4 +37,6 @@ const wf_part wf_channel_glu = {
     .opt_size = sizeof(wf_gated_opt),
     .setup = wf_gated_setup,
     .forward = forward,
+    .readers = "gate up",
+    .writers = "down",
 };

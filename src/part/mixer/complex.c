@@ -120,4 +120,6 @@ const wf_part wf_mixer_complex = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

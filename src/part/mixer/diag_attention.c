@@ -210,4 +210,6 @@ const wf_part wf_mixer_diag_attention = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

@@ -35,6 +35,7 @@ static const wf_option table[] = {
 static wf_status setup(wf_module *m) {
     const options *o = m->opt;
     WF_TRY(wf_heads_setup(m, &o->heads));
+    m->opaque = o->cross;
     const wf_heads *h = m->data;
     if (h->K != h->H)
         return wf_module_fail(m, WF_EUNSUPPORTED, "'kv_heads' other than 'heads' is not possible here; leave it out");
@@ -199,4 +200,6 @@ const wf_part wf_mixer_flow = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

@@ -82,9 +82,14 @@ static wf_node *unit(wf_build *b, wf_node *x, wf_node *tau) {
     return wf_as(b, y, b->compute);
 }
 
+wf_node *wf_heads_queries(wf_build *b, wf_module *m, wf_node *x) {
+    const wf_heads *h = m->data;
+    return split(b, h, wf_apply(b, h->q, x), h->H, h->q_norm);
+}
+
 wf_status wf_heads_split(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v) {
     const wf_heads *h = m->data;
-    *q = split(b, h, wf_apply(b, h->q, x), h->H, h->q_norm);
+    *q = wf_heads_queries(b, m, x);
     *k = split(b, h, wf_apply(b, h->k, source), h->K, h->k_norm);
     *v = split(b, h, wf_apply(b, h->v, source), h->K, NULL);
     if (!*q || !*k || !*v) return WF_EINVAL;
@@ -119,6 +124,7 @@ wf_status wf_heads_settle(wf_build *b, wf_module *m, wf_node **k, wf_node **v, w
     const wf_heads *h = m->data;
     if (!*k || !*v) return WF_EINVAL;
     if (h->unit && s->scale == 0) s->scale = 1;
+    if (cross) s->lengths = b->context_lengths;
     if (cross) return dropout(b, m, s);
     s->causal = b->causal;
     s->lengths = b->lengths;
@@ -142,6 +148,8 @@ wf_node *wf_heads_call(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_nod
         bare.dropout = 0;
         wf_attention_plain(g, q, k, v, &bare, &scores);
         wf_tap(b, m, "scores", scores);
+        if (q)
+            wf_tap(b, m, "scale", wf_fill(g, WF_F32, WF_SHAPE(1), s->scale > 0 ? s->scale : 1 / sqrt((double)q->shape.dim[3])));
         bare.score = WF_SCORE_SIGMOID;
         bare.score_bias = 0;
         bare.slopes = bare.bias = NULL;
@@ -164,4 +172,23 @@ wf_node *wf_heads_merge(wf_build *b, wf_module *m, wf_node *o) {
     if (!o) return NULL;
     o = wf_reshape(b->g, o, WF_SHAPE(o->shape.dim[0], o->shape.dim[1], h->H * h->d));
     return wf_apply(b, h->o, wf_inner_norm(b, m, o));
+}
+
+wf_status wf_needs_no_scores(const wf_module *m) {
+    const wf_heads *h = m->data;
+    if (h->K != h->H)
+        return wf_module_fail(m, WF_EUNSUPPORTED, "'kv_heads' other than 'heads' is not possible here; leave it out");
+    if (h->unit)
+        return wf_module_fail(m, WF_EUNSUPPORTED,
+                              "qk_norm: l2 learns a scale of scores, which do not exist here; take rms_head");
+    if (h->position->part->bias)
+        return wf_module_fail(m, WF_EUNSUPPORTED,
+                              "a bias on scores (position %s) needs scores; take rope, sinusoidal or learned positions",
+                              h->position->part->name);
+    return WF_OK;
+}
+
+wf_node *wf_refuse(wf_build *b, const wf_module *m, const char *why) {
+    wf_module_fail(m, WF_EUNSUPPORTED, "%s", why);
+    return wf_graph_fail(b->g, WF_EUNSUPPORTED, "%s", wf_message());
 }

@@ -45,6 +45,8 @@ wf_status wf_heads_setup_with(wf_module *m, const wf_heads_opt *o, const char *p
 wf_status wf_heads_project(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v);
 /* The same before positions: for mixers that turn later, or not all tokens alike. */
 wf_status wf_heads_split(wf_build *b, wf_module *m, wf_node *x, wf_node *source, wf_node **q, wf_node **k, wf_node **v);
+/* The queries alone, before l2 norm and positions. */
+wf_node *wf_heads_queries(wf_build *b, wf_module *m, wf_node *x);
 /* Attention over this build's keys, and in the step form over those before (cached): o [B,L,H,d]. `s` says score, normaliser,
  * scale, dropout; causality, window (0: none), lengths, bias by position are filled in here. */
 wf_node *wf_heads_attend(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_node *v, wf_attention_spec *s, int64_t window);
@@ -52,7 +54,7 @@ wf_node *wf_heads_attend(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_n
 wf_status wf_heads_settle(wf_build *b, wf_module *m, wf_node **k, wf_node **v, wf_attention_spec *s, int64_t window,
                           bool cross);
 /* Its second half. In a plain build *weights (may be NULL) receives the weights [B,H,L,S], and two taps tell what they are made of:
- * "scores" (0 where hidden) and "visible" (1 or 0). */
+ * "scores" (0 where hidden) and "visible" (1 or 0); "scale" is the factor of q k^T. */
 wf_node *wf_heads_call(wf_build *b, wf_module *m, wf_node *q, wf_node *k, wf_node *v, const wf_attention_spec *s,
                        wf_node **weights);
 /* [B,L,H,d] -> [B,L,D]: heads side by side, inner norm if the placement has one, output linear. */
@@ -60,10 +62,18 @@ wf_node *wf_heads_merge(wf_build *b, wf_module *m, wf_node *o);
 /* Keys and values of all positions a window of `window` can reach from this build's T tokens; what the ring needs in `s`. */
 wf_status wf_cache_keys(wf_build *b, wf_module *m, wf_node **k, wf_node **v, wf_attention_spec *s, int64_t window);
 
+/* For mixers without a score for every pair of tokens: refuse, in setup, options of heads that need them. */
+wf_status wf_needs_no_scores(const wf_module *m);
+/* In forward: what cannot be done, and what can; NULL. */
+wf_node *wf_refuse(wf_build *b, const wf_module *m, const char *why);
+
 /* linear.c: o_i = f(q_i) S / (f(q_i).z + eps), S = sum f(k_j) v_j^T, z = sum f(k_j), f = elu + 1. q,k [B,L,H,d], v [B,L,H,e].
  * keep [B,L] or NULL: 0 where a key does not count. state [B,H,d,e+1] (S and z side by side) or NULL; *after receives it. */
 wf_node *wf_linear_attention(wf_build *b, wf_node *q, wf_node *k, wf_node *v, wf_node *keep, bool causal, double eps,
                              wf_node *state, wf_node **after);
+
+/* linear.c: the same for features that are there already: [B,L,H,e+1], column e the denominators q_i.z. */
+wf_node *wf_feature_attention(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, bool causal, wf_node *state, wf_node **after);
 
 /* q S in one piece, S = k^T v over all positions [B,H,d,e]; *after (may be NULL) receives S. q [B,L,H,d], k [B,S,H,d]. */
 wf_node *wf_linear_all(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, wf_node **after);

@@ -36,6 +36,15 @@ wf_node *wf_linear_all(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, wf_node 
     return wf_permute(g, wf_matmul(g, wf_permute(g, q, heads_first), S, false, false), heads_first);
 }
 
+wf_node *wf_feature_attention(wf_graph *g, wf_node *q, wf_node *k, wf_node *v, bool causal, wf_node *state, wf_node **after) {
+    if (!q || !k || !v) return NULL;
+    wf_node *ones = wf_fill(g, v->dtype, WF_SHAPE(v->shape.dim[0], v->shape.dim[1], v->shape.dim[2], 1), 1), *S = NULL;
+    wf_node *v1 = wf_concat(g, (wf_node *[]){v, ones}, 2, 3);
+    wf_node *o = causal ? wf_linear_scan(g, q, k, v1, NULL, state) : wf_linear_all(g, q, k, v1, &S);
+    if (after && o) *after = causal ? wf_output(o, 1) : S;
+    return o;
+}
+
 wf_node *wf_linear_attention(wf_build *b, wf_node *q, wf_node *k, wf_node *v, wf_node *keep, bool causal, double eps,
                              wf_node *state, wf_node **after) {
     wf_graph *g = b->g;
@@ -45,15 +54,7 @@ wf_node *wf_linear_attention(wf_build *b, wf_node *q, wf_node *k, wf_node *v, wf
     q = wf_elu1(g, wf_as(b, q, t));
     k = wf_elu1(g, wf_as(b, k, t));
     if (keep) k = wf_mul(g, k, wf_reshape(g, keep, WF_SHAPE(keep->shape.dim[0], keep->shape.dim[1], 1, 1)));
-    wf_node *ones = wf_fill(g, t, WF_SHAPE(v->shape.dim[0], v->shape.dim[1], v->shape.dim[2], 1), 1);
-    wf_node *v1 = wf_concat(g, (wf_node *[]){wf_as(b, v, t), ones}, 2, 3);
-    wf_node *o;
-    if (causal) {
-        o = wf_linear_scan(g, q, k, v1, NULL, state);
-        if (after && o) *after = wf_output(o, 1);
-    } else {
-        o = wf_linear_all(g, q, k, v1, after);
-    }
+    wf_node *o = wf_feature_attention(g, q, k, wf_as(b, v, t), causal, state, after);
     return wf_div(g, wf_slice(g, o, 3, 0, e), wf_add_c(g, wf_slice(g, o, 3, e, 1), eps));
 }
 

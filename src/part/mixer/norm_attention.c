@@ -84,4 +84,6 @@ const wf_part wf_mixer_norm_attention = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

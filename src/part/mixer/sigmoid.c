@@ -57,6 +57,7 @@ static wf_status read_bias(const wf_module *m, const char *text, double *b) {
 
 static wf_status cross_setup(wf_module *m, const options *o, const wf_heads *h) {
     const wf_part *root = m->model->root->part;
+    m->opaque = true; /* k and v read another stream */
     if (!strcmp(root->slot, "model"))
         return wf_module_fail(m, WF_EUNSUPPORTED, "model.%s has no second stream for cross: true; leave it out", root->name);
     if (o->window || o->row_scale[0] != 'n' || h->position->part->rotate || h->position->part->bias)
@@ -70,6 +71,7 @@ static wf_status cross_setup(wf_module *m, const options *o, const wf_heads *h) 
 static wf_status setup(wf_module *m) {
     const options *o = m->opt;
     WF_TRY(wf_heads_setup(m, &o->heads));
+    m->opaque = o->cross;
     sigmoid *s = wf_arena_alloc(m->model->arena, sizeof *s);
     if (!s) return WF_ENOMEM;
     s->heads = *(const wf_heads *)m->data;
@@ -144,4 +146,6 @@ const wf_part wf_mixer_sigmoid = {
     .setup = setup,
     .forward = forward,
     .step = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

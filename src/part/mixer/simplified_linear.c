@@ -154,4 +154,6 @@ const wf_part wf_mixer_simplified_linear = {
     .bidirectional_ok = true,
     .setup = setup,
     .forward = forward,
+    .readers = "q k v",
+    .writers = "o",
 };

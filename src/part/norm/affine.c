@@ -67,7 +67,7 @@ const wf_part wf_norm_affinemap = {
     .sheet = "03",
     .formula = "y = weight * x + bias",
     .facts = "What `weft transform fold` leaves of a norm with running statistics whose output something else than a linear "
-             "reads.\n"
+             "reads. "
              "As a norm to train with it normalises nothing: streams may grow without bound.",
     .cost = "2 D FLOPs a token, 2 D parameters, no state",
     .golden = "",

@@ -10,8 +10,6 @@
 
 #include <math.h>
 
-#include <math.h>
-
 typedef struct options {
     double eps, momentum;
     bool affine;
@@ -39,9 +37,13 @@ static wf_status move(wf_build *b, wf_module *m, const char *name, wf_node *now,
 
 wf_node *wf_batchnorm_train(wf_build *b, wf_module *m, const wf_norm_tokens *t, const wf_batchnorm *o) {
     wf_graph *g = b->g;
-    wf_node *mu = wf_norm_mean(g, t, t->x), *c = wf_sub(g, t->x, mu);
-    wf_node *v = wf_norm_mean(g, t, wf_square(g, c)), *n = t->counted;
-    wf_node *y = wf_norm_affine(b, m, wf_mul(g, c, wf_rsqrt(g, wf_add_c(g, v, o->eps))));
+    wf_node *n = t->counted, *mu, *v = wf_moments(g, t->x, 1, t->keep, t->keep ? wf_max_c(g, n, 1) : NULL, &mu);
+    wf_node *w = wf_use_or_null(b, m, "weight"), *c = wf_use_or_null(b, m, "bias");
+    wf_node *r = wf_rsqrt(g, wf_add_c(g, v, o->eps));
+    wf_node *y = wf_mul(g, wf_sub(g, t->x, mu), w ? wf_mul(g, r, w) : r); /* one factor a channel */
+    if (c) y = wf_add(g, y, c);
+    v = wf_reshape(g, v, WF_SHAPE(m->in));
+    mu = wf_reshape(g, mu, WF_SHAPE(m->in));
     /* One token has no unbiased variance: the running one stays. */
     wf_node *unbiased = wf_mul(g, v, wf_div(g, n, wf_max_c(g, wf_add_c(g, n, -1), 1)));
     wf_node *many = n ? wf_lt(g, wf_fill(g, n->dtype, WF_SHAPE(1), 1.5), n) : NULL;

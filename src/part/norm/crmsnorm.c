@@ -45,7 +45,7 @@ const wf_part wf_norm_crmsnorm = {
     .sheet = "11",
     .formula = "s = sum x; y = x / sqrt((sum x^2 + s^2)/(D+1) + eps)",
     .facts =
-        "Equals LayerNorm of the vector (x, -sum x) with the same eps, without its last entry. Made by converting a Pre-LN\n"
+        "Equals LayerNorm of the vector (x, -sum x) with the same eps, without its last entry. Made by converting a Pre-LN "
         "network, or taken for a fresh one whose stream of D numbers stands for D + 1.",
     .cost = "about 5 D FLOPs a token, no parameters (D with affine), no state",
     .golden = "norm.ln-rms-crms",

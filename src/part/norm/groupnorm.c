@@ -42,6 +42,18 @@ static wf_status setup(wf_module *m) {
     return wf_norm_affine_setup(m, o->affine, 1, o->affine);
 }
 
+static wf_node *over_token(wf_graph *g, wf_node *u, double eps) {
+    wf_node *c = wf_sub(g, u, wf_mean(g, u, wf_last(u), true));
+    wf_node *v = wf_mean(g, wf_square(g, c), wf_last(u), true);
+    return wf_mul(g, c, wf_rsqrt(g, wf_add_c(g, v, eps)));
+}
+
+/* The tokens do not stay in the cache: both statistics in one reading. */
+static wf_node *over_sample(wf_graph *g, wf_node *u, double eps) {
+    wf_node *mu, *v = wf_moments(g, u, 1u << 1 | 1u << 3, NULL, NULL, &mu);
+    return wf_mul(g, wf_sub(g, u, mu), wf_rsqrt(g, wf_add_c(g, v, eps)));
+}
+
 static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     const options *o = m->opt;
     wf_graph *g = b->g;
@@ -51,10 +63,7 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     bool sample = !strcmp(o->over, "sample");
     int64_t outer = sample ? shape.dim[0] : rows, inner = rows / (outer ? outer : 1);
     wf_node *u = wf_reshape(g, x, WF_SHAPE(outer, inner, G, D / G));
-    unsigned axes = 1u << 1 | 1u << 3;
-    wf_node *c = wf_sub(g, u, wf_mean(g, u, axes, true));
-    wf_node *v = wf_mean(g, wf_square(g, c), axes, true);
-    wf_node *y = wf_mul(g, c, wf_rsqrt(g, wf_add_c(g, v, o->eps)));
+    wf_node *y = sample ? over_sample(g, u, o->eps) : over_token(g, u, o->eps);
     return wf_norm_affine(b, m, wf_reshape(g, y, shape));
 }
 

@@ -1,7 +1,7 @@
 /* power.c: PowerNorm (Shen et al. 2020): per-token group scaling, then a quadratic-mean batch norm without centring that uses the
  * running statistic already in training, with an approximate backward pass.
  *
- *     stage 1: u = x / sqrt(mean over the group of x^2 + eps), groups of consecutive channels of one token
+ *     stage 1: u = x / sqrt(mean over the group of x^2 + group_eps), groups of consecutive channels of one token
  *     stage 2, step t = 1, 2, ..; per channel, q = mean over kept tokens of u^2:
  *         z = u / sqrt(phi + eps), in the warm-up u / sqrt(q + eps);  y = w z + b
  *         phi <- cumulative mean of q in the warm-up, then always phi <- alpha_fwd phi + (1-alpha_fwd) q
@@ -17,7 +17,7 @@
 
 typedef struct options {
     int64_t groups, warmup;
-    double alpha_fwd, alpha_bkw, eps;
+    double alpha_fwd, alpha_bkw, eps, group_eps;
     const char *variant, *scale;
     bool group_scale, affine;
 } options;
@@ -35,7 +35,9 @@ static const wf_option table[] = {
     {"bwd_scale", WF_OPT_CHOICE, offsetof(options, scale), "batch", 0, 0, "batch|running",
      "what the gradient is divided by: this batch's statistic (the authors' code), or what the forward pass used (the paper)"},
     {"group_scale", WF_OPT_BOOL, offsetof(options, group_scale), "true", 0, 0, NULL, "stage 1; without it training is not stable"},
-    {"eps", WF_OPT_REAL, offsetof(options, eps), "1e-5", 0, 1, NULL, "added to both mean squares"},
+    {"eps", WF_OPT_REAL, offsetof(options, eps), "1e-5", 0, 1, NULL, "added to the mean square of stage 2"},
+    {"group_eps", WF_OPT_REAL, offsetof(options, group_eps), "1e-5", 0, 1, NULL,
+     "added to that of stage 1 (the authors' code has 1e-5 there whatever eps is)"},
     WF_NORM_AFFINE_OPTIONS(options),
     WF_OPT_END};
 /* clang-format on */
@@ -108,7 +110,7 @@ static wf_node *train(wf_build *b, wf_module *m, wf_node *u) {
 static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     const options *o = m->opt;
     wf_graph *g = b->g;
-    wf_node *u = o->group_scale ? wf_group_scale(b, m, x, o->groups, o->eps) : x;
+    wf_node *u = o->group_scale ? wf_group_scale(b, m, x, o->groups, o->group_eps) : x;
     if (!u) return NULL;
     if (b->train) return train(b, m, u);
     wf_node *a = wf_rsqrt(g, wf_add_c(g, wf_use(b, m, "running_phi"), o->eps)), *w = wf_use_or_null(b, m, "weight");
@@ -129,7 +131,7 @@ wf_status wf_norm_power_fold(const wf_module *m, double *a, double *c) {
 wf_status wf_norm_power_rest(const wf_module *m, int64_t *groups, double *eps) {
     const options *o = m->opt;
     *groups = o->groups;
-    *eps = o->eps;
+    *eps = o->group_eps;
     return o->group_scale ? WF_OK : WF_ENOTFOUND;
 }
 
@@ -148,15 +150,15 @@ const wf_part wf_norm_power = {
     .paper = "Shen, Yao, Gholami, Mahoney, Keutzer: PowerNorm: Rethinking Batch Normalization in Transformers, 2020, arXiv "
              "2003.07845",
     .sheet = "23",
-    .formula = "u = x/sqrt(mean over group of x^2 + eps); q = mean over tokens of u^2\n"
+    .formula = "u = x/sqrt(mean over group of x^2 + group_eps); q = mean over tokens of u^2\n"
                "y = weight * u/sqrt(running_phi+eps) + bias (warm-up: q in running_phi's place)\n"
                "running_phi <- alpha_fwd running_phi + (1-alpha_fwd) q\n"
                "a = weight dy - (1-alpha_bkw) ema_gz z; ema_gz <- ema_gz + mean a z; du = a/sqrt(q+eps)",
     .facts =
-        "Training and use agree closely, also at small batches. The backward pass is approximate by design and keeps state:\n"
+        "Training and use agree closely, also at small batches. The backward pass is approximate by design and keeps state: "
         "one backward to each forward; every micro batch counts as a step. ema_gz settles near ten times the mean of g z. It "
-        "is\n"
-        "stable only while (1-alpha_bkw) mean z^2 < 2: a batch far above running_phi makes it diverge, and the run then stops\n"
+        "is "
+        "stable only while (1-alpha_bkw) mean z^2 < 2: a batch far above running_phi makes it diverge, and the run then stops "
         "by name; raise alpha_bkw. The authors use it in encoders and keep LayerNorm in decoders.",
     .cost =
         "about 12 D FLOPs a token in training, 5 D in use (3 D when stage 2 is folded); 2 D parameters, 2 D running numbers",

@@ -94,11 +94,10 @@ const wf_part wf_norm_prepbn = {
     .formula =
         "train: y = lam norm1(x) + (1-lam) RepBN(x), lam = r0 iter/total_step, iter = total_step .. 0 after `warm` steps\n"
         "eval: y = RepBN(x)",
-    .facts =
-        "Set total_step to about 4/5 of the run: much shorter it diverges like plain BatchNorm, longer and lam has not "
-        "reached\n"
-        "0 at the end, so that evaluation measures a branch that was never alone; validation before that can look broken.\n"
-        "The counters are in checkpoints. Recalibrate at the end (train.recalibrate).",
+    .facts = "Set total_step to about 4/5 of the run: much shorter it diverges like plain BatchNorm, longer and lam has not "
+             "reached "
+             "0 at the end, so that evaluation measures a branch that was never alone; validation before that can look broken. "
+             "The counters are in checkpoints. Recalibrate at the end (train.recalibrate).",
     .cost = "about 18 D FLOPs a token in training, 2 D (0 when folded) in use; 4 D + 1 parameters, 2 D running numbers",
     .golden = "norm.prepbn",
     .options = table,

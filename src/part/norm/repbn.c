@@ -64,7 +64,7 @@ const wf_part wf_norm_repbn = {
     .sheet = "18",
     .formula = "y = BN(x) + alpha x\nfolded: a = weight/sqrt(running_var+eps) + alpha, "
                "c = bias - weight running_mean/sqrt(running_var+eps)",
-    .facts = "Weight decay is not applied to alpha. Statistics see later tokens and other sequences in training. Dropout and\n"
+    .facts = "Weight decay is not applied to alpha. Statistics see later tokens and other sequences in training. Dropout and "
              "stochastic depth shift the variance: recalibrate at the end (train.recalibrate).",
     .cost = "about 10 D FLOPs a token in training, 2 D (0 when folded) in use; 2 D + 1 parameters, 2 D running numbers",
     .golden = "norm.repbn",

@@ -35,7 +35,7 @@ const wf_part wf_norm_srmsnorm = {
     .paper = "Qin, Han, Sun, Li, Kong, Barnes, Zhong: The Devil in Linear Transformer, 2022, arXiv 2210.10340",
     .sheet = "09",
     .formula = "y = x / (||x||/sqrt(D) + eps)",
-    .facts = "eps stands outside the root: rows of zeros have a gradient of g/eps (1e8 g), which ReLU attention blocks; clip\n"
+    .facts = "eps stands outside the root: rows of zeros have a gradient of g/eps (1e8 g), which ReLU attention blocks; clip "
              "gradients. The linear layer behind it takes the gain's place.",
     .cost = "about 3 D FLOPs a token, no parameters, no state",
     .golden = "mixer.norm-attention mixer.diag-attention",

@@ -227,17 +227,17 @@ const wf_part wf_norm_unified = {
     .name = "unified",
     .title = "Unified Normalization: batch statistics smoothed over a window, one foldable scale in use",
     .paper =
-        "Yang, Zhu, Wu et al.: Unified Normalization for Accelerating and Stabilizing Transformers, 2022, arXiv 2208.01313",
+        "Yang, Zhang, Lan et al.: Unified Normalization for Accelerating and Stabilizing Transformers, 2022, arXiv 2208.01313",
     .sheet = "03",
     .formula = "q = mean over tokens of x^2; var = geometric mean of q over the last M steps (early or skipped: q)\n"
                "y = weight * x/sqrt(var+eps) + bias; running_var <- mu running_var + (1-mu) var\n"
                "dx = (g - ema_gz z)/sqrt(var+eps), g = weight r dy: window and running mean of the mean of g z\n"
                "eval: y = weight * x/sqrt(running_var+eps) + bias",
     .facts =
-        "Set warmup_iters to a part of the run (the authors: 4000 of 100000 steps, as the learning rate's). The backward pass\n"
-        "is approximate by design and keeps state: one backward to each forward; every micro batch counts as a step. Wants\n"
-        "a stream of unit scale: embeddings of standard deviation 1, not 0.02. Batch statistics see later tokens in training.\n"
-        "For fine-tuning start from fresh counters and windows: train.start with train.reset_state. The filter protects the\n"
+        "Set warmup_iters to a part of the run (the authors: 4000 of 100000 steps, as the learning rate's). The backward pass "
+        "is approximate by design and keeps state: one backward to each forward; every micro batch counts as a step. Wants "
+        "a stream of unit scale: embeddings of standard deviation 1, not 0.02. Batch statistics see later tokens in training. "
+        "For fine-tuning start from fresh counters and windows: train.start with train.reset_state. The filter protects the "
         "window, not running_var, which outliers still move (skip_updates_running: off keeps them out).",
     .cost = "about 8 D FLOPs a token in training, 2 D (0 when folded) in use; 2 D parameters, (M + M' + 2) D running numbers",
     .golden = "norm.unified",

@@ -124,6 +124,7 @@ static wf_status cross(wf_module *block, const wf_sublayer_row *row, const wf_va
         if (v) ok = wf_value_set(over, same[i], wf_value_copy(v)) == WF_OK;
     }
     *spec = NULL;
+    if (ok) ok = wf_value_set(over, "position", wf_value_text("none")) == WF_OK;
     if (ok) return overlay(block, row, "cross", over, spec);
     wf_value_free(over);
     return WF_ENOMEM;

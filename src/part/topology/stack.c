@@ -50,12 +50,23 @@ static void set_depth(wf_model *model, const wf_stack_opt *o, int64_t blocks) {
     model->value_std = deep ? o->init_std * beta : 0;
 }
 
+/* A gated placement modulates its norms too. */
+static wf_status check_gated(const wf_module *m, const wf_value *norm) {
+    const wf_value *name = norm && norm->kind == WF_V_MAP ? wf_value_get(norm, "name") : norm;
+    if (!norm || (name && name->kind == WF_V_TEXT && !strcmp(name->text, "adaln"))) return WF_OK;
+    wf_status s =
+        wf_fail(WF_EINVAL, "placement adaln-zero modulates its norms: leave norm out, or say norm: adaln with its base, like "
+                           "{name: adaln, base: rmsnorm}");
+    return norm->file ? wf_value_fail(norm, s, "%s", wf_message()) : wf_module_fail(m, s, "%s", wf_message());
+}
+
 wf_status wf_stack_prepare(wf_module *m, const wf_stack_opt *o, wf_init_kind kind) {
     wf_model *model = m->model;
     const wf_placement *p = placement_of(o->placement);
     model->bias = o->bias;
     model->init = (wf_init){named_init(o->init, kind), o->init_std};
     set_depth(model, o, o->layers);
+    if (p && p->gate) WF_TRY(check_gated(m, o->norm));
     WF_TRY(set_default(model, "norm", o->norm, p && p->gate ? "adaln" : "layernorm"));
     return set_default(model, "linear", o->linear, NULL);
 }
