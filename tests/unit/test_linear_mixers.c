@@ -167,7 +167,7 @@ static void results_do_not_depend_on_threads(void **state) {
 
 typedef struct part_case {
     wf_model *m;
-    wf_param *param[GC_MAX];
+    wf_param *param[GC_MAX + 1]; /* ends with NULL */
     wf_tensor *own[GC_MAX];
     bool causal, two_sources;
     int first;
