@@ -167,6 +167,8 @@ static const char macaron[] = "tests/golden/46-macaron/encoder_layer_post_norm.s
 static const char pool[] = "tests/golden/28-metaformer-poolformer/poolformer_block.safetensors";
 static const char centred[] = "tests/golden/11-pre-rmsnorm-crmsnorm/linear_zero_mean.safetensors";
 static const char sigma[] = "tests/golden/42-sigma-reparam/snlinear_cold_u.safetensors";
+static const char unified[] = "tests/golden/03-unified-normalization/calibrated_after_1000.safetensors";
+static const char repbn[] = "tests/golden/18-slab/repbn_masked_lm.safetensors";
 static const char peri[] = "tests/golden/07-peri-ln/output_only_rms.safetensors";
 
 /* What says nothing of a case's numbers may be said; what contradicts its tensors may not. */
@@ -187,6 +189,11 @@ static void options_that_only_describe(void **state) {
     expect(centred, (change){.config = "{\"bias\": false}"}, WF_CHECK_UNUSABLE, "'bias' is false, but the tensors say true");
     expect(sigma, (change){.config = "{\"steps\": 4, \"bias\": true}"}, WF_CHECK_PASSED, NULL);
     expect(sigma, (change){.config = "{\"steps\": 4, \"stats_only\": true}"}, WF_CHECK_FAILED, NULL); /* gamma's is zero */
+    expect(unified,
+           (change){.config = "{\"window_fp\": 3, \"window_bp\": 5, \"warmup_iters\": 3, \"steps\": 9, \"initial_iters\": 7}"},
+           WF_CHECK_UNUSABLE, "'initial_iters' is 7, but the tensors say");
+    expect(repbn, (change){.config = "{\"eps\": 1e-6, \"steps\": 3}"}, WF_CHECK_PASSED, NULL);
+    expect(repbn, (change){.config = "{\"eps\": 0.5, \"steps\": 3}"}, WF_CHECK_FAILED, NULL);
     expect(peri,
            (change){.config = "{\"placement\": \"output-only\", \"norm\": \"RMSNorm\", \"H\": 2, \"layers\": 2, \"qk_norm\": "
                               "\"head\"}"},
