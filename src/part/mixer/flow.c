@@ -161,6 +161,9 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     wf_dtype t = b->compute == WF_F64 ? WF_F64 : WF_F32;
     wf_node *q, *k, *v, *keep = NULL, *source = o->cross ? b->context : x;
     if (!source) return wf_graph_fail(g, WF_EINVAL, "%s: cross: true needs a context to read", m->name);
+    if (o->cross && (b->context_lengths || b->context_bias))
+        return wf_graph_fail(g, WF_EUNSUPPORTED, "%s: flow reads all of the context; take mixer: softmax for one with padding",
+                             m->name);
     if (source->shape.rank != 3 || source->shape.dim[0] != x->shape.dim[0] || source->shape.dim[2] != m->in)
         return wf_graph_fail(g, WF_EINVAL, "%s: the context must be [%lld,S,%lld]", m->name, (long long)x->shape.dim[0],
                              (long long)m->in);
