@@ -70,11 +70,12 @@ wf_node *wf_case_constant(wf_case *c, const char *name, wf_tensor *t) {
     return l ? wf_leaf(c->graph, t, l->name) : no_memory(c);
 }
 
-/* "in.x_0" when the file has it, else "in.x". */
+/* "in.x_0" when the file has it, else "in.x"; with neither there the name that belongs to this step. */
 static const char *stepped(wf_case *c, const char *kind, const char *name) {
     char *with = wf_arena_format(c->arena, "%s.%s%s", kind, name, c->step),
          *plain = wf_arena_format(c->arena, "%s.%s", kind, name);
-    return with && wf_case_has(c, with) ? with : plain ? plain : "";
+    if (!with || !plain) return "";
+    return wf_case_has(c, with) || (*c->step && !wf_case_has(c, plain)) ? with : plain;
 }
 
 wf_node *wf_case_in(wf_case *c, const char *name) {

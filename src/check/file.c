@@ -121,9 +121,31 @@ static void release(wf_case *c) {
     if (c->arena) wf_arena_free(c->arena);
 }
 
+/* A cotangent has the shape of its output, a gradient that of what it is of. */
+static wf_status pairs_match(const wf_case *c) {
+    for (int i = 0; i < c->file->n; i++) {
+        const wf_st_entry *e = &c->file->entry[i];
+        char other[512], a[96], b[96];
+        if (!strncmp(e->name, "grad.", 5))
+            snprintf(other, sizeof other, "%s", e->name + 5);
+        else if (!strncmp(e->name, "cot.", 4))
+            snprintf(other, sizeof other, "out.%s", e->name + 4);
+        else
+            continue;
+        const wf_st_entry *of = wf_st_find(c->file, other);
+        if (!of) return wf_case_fail(c, "the file has '%s', but no '%s'", e->name, other);
+        bool scalars = wf_shape_count(&e->shape) == 1 && wf_shape_count(&of->shape) == 1;
+        if (!scalars && !wf_shape_equal(&e->shape, &of->shape))
+            return wf_case_fail(c, "'%s' is %s, '%s' is %s", e->name, wf_shape_text(&e->shape, a), other,
+                                wf_shape_text(&of->shape, b));
+    }
+    return WF_OK;
+}
+
 static wf_status run_case(wf_case *c, const wf_adapter *a) {
     WF_TRY(wf_case_begin(c, ""));
     WF_TRY(a->run(c));
+    WF_TRY(pairs_match(c));
     WF_TRY(leftovers(c, a));
     WF_TRY(wf_case_finish(c));
     return c->result->n ? WF_OK : wf_case_fail(c, "the file expects no output that could be compared");

@@ -101,7 +101,11 @@ static wf_status flow(wf_case *c) {
     if (!m) return WF_EINVAL;
     wf_build *b = &c->build;
     b->causal = causal;
-    b->lengths = wf_case_in_or_null(c, "lengths");
+    /* Lengths are those of keys. */
+    if (cross)
+        b->context_lengths = wf_case_in_or_null(c, "lengths");
+    else
+        b->lengths = wf_case_in_or_null(c, "lengths");
     bool named_q = wf_case_has(c, "in.q");
     if (cross) b->context = wf_case_in(c, "kv");
     wf_case_out(c, "y", wf_apply(b, m->root, wf_case_in(c, named_q ? "q" : "x")));
@@ -120,7 +124,8 @@ static wf_status flow_gpt(wf_case *c) {
     WF_TRY(wf_case_int(c, "vocab", 0, &V));
     WF_TRY(wf_case_int(c, "block_size", 0, &P));
     WF_TRY(wf_case_int(c, "layers", 1, &n));
-    WF_TRY(wf_case_int(c, "ffn", 4 * D, &F));
+    F = dim_of(c, "param.transformer.h.0.mlp.c_fc.weight", 0);
+    WF_TRY(wf_case_same(c, "ffn", F));
     WF_TRY(wf_case_choice(c, "act", acts, "gelu_tanh", &act));
     WF_TRY(named_eps(c, "norm", "pre-LayerNorm", 1e-5, &eps));
     if (wf_case_key(c, "causal") && !causal)
@@ -160,6 +165,8 @@ static wf_status lrpe_spec(wf_case *c, const char *prefix, const char **spec) {
     const wf_value *said = wf_value_get(c->config, "lrpe");
     const wf_value *key = wf_case_key(c, "lrpe");
     bool has = wf_case_has(c, theta), off = said && (!key || (key->kind == WF_V_TEXT && !strcmp(key->text, "false")));
+    bool rotary = off || !key || (key->kind == WF_V_TEXT && (!strcmp(key->text, "true") || strstr(key->text, "rope")));
+    if (!rotary) return wf_case_fail(c, "config: 'lrpe' must be null, true, false or 'householder(..)+rope(..)'");
     if (said && has == off) return wf_case_fail(c, "config: 'lrpe' and the tensor %s do not agree", theta);
     *spec = !has ? "none" : wf_case_has(c, v) ? "lrpe" : "{name: lrpe, reflect: false}";
     return WF_OK;
@@ -252,7 +259,8 @@ static wf_status diag_attention(wf_case *c) {
 /* The first word, which may be followed by an explanation. */
 static const char *first_word(wf_case *c, const char *key, const char *otherwise) {
     const wf_value *v = wf_case_key(c, key);
-    if (!v || v->kind != WF_V_TEXT) return otherwise;
+    if (!v) return otherwise;
+    if (v->kind != WF_V_TEXT) return NULL;
     size_t n = strcspn(v->text, " (");
     char *word = wf_arena_strdup(c->arena, v->text);
     if (word) word[n] = 0;
@@ -273,21 +281,25 @@ static wf_module *layer_children(wf_case *c, wf_model *m, const attention_spec *
 static wf_status transnormer(wf_case *c) {
     static const char *const kinds[] = {"norm", "norm", "diag", "diag", NULL};
     static const char *const acts[] = {"identity", "identity", "swish", "identity", "silu", "silu", NULL};
-    const char *kind, *said, *word = first_word(c, "glu_act", "identity"), *act = NULL;
+    static const char *const only[] = {"layer", "layer", NULL};
+    const char *kind, *word = first_word(c, "glu_act", "identity"), *act = NULL, *of_others;
     attention_spec s = {0};
-    int64_t hidden;
+    int64_t hidden, w;
     double eps;
-    WF_TRY(wf_case_text(c, "kind", "layer", &said));
+    WF_TRY(wf_case_choice(c, "kind", only, "layer", &kind));
     WF_TRY(wf_case_choice(c, "attention", kinds, "norm", &kind));
     WF_TRY(named_eps(c, "prenorm", "srms", 1e-8, &eps));
-    WF_TRY(wf_case_int(c, "glu_hidden", dim_of(c, "param.glu.l1.weight", 0), &hidden));
+    hidden = dim_of(c, "param.glu.l1.weight", 0);
+    WF_TRY(wf_case_same(c, "glu_hidden", hidden));
     for (const char *const *p = acts; *p && word; p += 2)
         if (!strcmp(*p, word)) act = p[1];
     if (!act) return wf_case_fail(c, "config: 'glu_act' must start with identity or silu");
     bool norm = !strcmp(kind, "norm");
     WF_TRY(norm ? norm_spec(c, "self_attn.", "norm_act", &s) : diag_spec(c, "self_attn.", "diag_act", &s));
-    wf_case_key(c, norm ? "diag_act" : "norm_act"); /* of the other half of the layers */
-    if (norm) wf_case_key(c, "block");
+    /* The other half of the layers has options too. */
+    WF_TRY(wf_case_choice(c, norm ? "diag_act" : "norm_act", norm ? diag_acts : feature_maps, NULL, &of_others));
+    WF_TRY(wf_case_int(c, "block", 64, &w));
+    if (w < 1) return wf_case_fail(c, "config: 'block' must be at least 1");
     wf_model *m = wf_model_alloc();
     wf_module *top = m ? layer_children(c, m, &s, hidden, act) : NULL;
     if (!top) {
@@ -318,7 +330,7 @@ static const wf_name_map names_sla = {"simplified linear attention", "", sla_rul
 static wf_status simplified_linear(wf_case *c) {
     int64_t D, H, kernel, h, w;
     double eps;
-    const char *path, *order;
+    const char *order;
     const wf_st_entry *x = wf_case_entry(c, "in.x");
     if (!x) return WF_EFORMAT;
     if (x->shape.rank != 3) return wf_case_fail(c, "in.x must be [B,N,C]");
@@ -327,8 +339,9 @@ static wf_status simplified_linear(wf_case *c) {
     WF_TRY(wf_case_int(c, "heads", 1, &H));
     WF_TRY(wf_case_int(c, "dwc_kernel", 5, &kernel));
     WF_TRY(wf_case_real(c, "eps", 1e-6, &eps));
-    WF_TRY(wf_case_text(c, "path", "auto", &path)); /* both orders give the same */
-    order = !strncmp(path, "kv", 2) ? "kv_first" : !strncmp(path, "qk", 2) ? "qk_first" : "auto";
+    static const char *const paths[] = {"kv first", "kv_first", "kv_first", "kv_first", "qk first", "qk_first",
+                                        "qk_first", "qk_first", "auto",     "auto",     NULL};
+    WF_TRY(wf_case_choice(c, "path", paths, "auto", &order)); /* both orders give the same */
     h = w = (int64_t)(sqrt((double)N) + 0.5);
     if (wf_case_key(c, "window")) WF_TRY(wf_case_pair(c, "window", &h, &w));
     if (h * w != N)

@@ -43,6 +43,19 @@ static wf_status eps_of(wf_case *c, const one_norm *n, const char **text) {
     return *text = v->text, WF_OK;
 }
 
+/* "eps" is one number, or a map by norm. */
+static wf_status known_eps(wf_case *c) {
+    const wf_value *map = wf_case_key(c, "eps");
+    if (!map || map->kind == WF_V_TEXT) return WF_OK;
+    if (map->kind != WF_V_MAP) return wf_case_fail(c, "config: 'eps' must be a number or a map of numbers by norm");
+    for (int k = 0; k < map->n; k++) {
+        bool known = false;
+        for (int i = 0; i < N_NORMS; i++) known |= norms[i].eps_key && !strcmp(norms[i].eps_key, map->key[k]);
+        if (!known) return wf_case_fail(c, "config: 'eps' has no norm '%s'", map->key[k]);
+    }
+    return WF_OK;
+}
+
 static wf_module *one_child(wf_case *c, wf_module *top, const one_norm *n, int64_t D, int64_t groups, double shift) {
     const char *eps;
     if (eps_of(c, n, &eps) != WF_OK) return NULL;
@@ -70,6 +83,13 @@ static wf_status share_all(wf_module *m, wf_param *shared[3]) {
     return WF_OK;
 }
 
+/* What no norm of this case uses has a gradient all the same: zero. */
+static void unused_params(wf_case *c, wf_param *const shared[3]) {
+    static const char *const name[3] = {"weight", "bias", "alpha"};
+    for (int k = 0; k < 3; k++)
+        if (!shared[k]) wf_case_param_or_null(c, name[k]);
+}
+
 static wf_status make_norms(wf_case *c, wf_module *top, wf_module **child, int64_t D, int64_t groups, double shift) {
     wf_param *shared[3] = {NULL};
     for (int i = 0; i < N_NORMS; i++) {
@@ -79,6 +99,7 @@ static wf_status make_norms(wf_case *c, wf_module *top, wf_module **child, int64
         if (!(child[i] = one_child(c, top, &norms[i], D, groups, shift))) return WF_EINVAL;
         WF_TRY(share_all(child[i], shared));
     }
+    unused_params(c, shared);
     return WF_OK;
 }
 
@@ -93,6 +114,7 @@ static wf_status token_norms(wf_case *c) {
     WF_TRY(wf_case_same(c, "B", x->shape.dim[0]));
     WF_TRY(wf_case_same(c, "L", x->shape.dim[1]));
     WF_TRY(wf_case_same(c, "D", D));
+    WF_TRY(known_eps(c));
     WF_TRY(wf_case_int(c, "groups", 1, &groups));
     WF_TRY(wf_case_real(c, "derf_shift", 0, &shift));
     if (groups < 1 || D % groups)
@@ -123,7 +145,8 @@ static wf_status load_buffers(wf_case *c, wf_model *m) {
         wf_param *p = wf_model_param(m, buffers[i]);
         wf_tensor *t = name && p ? wf_case_read(c, name, WF_F32) : NULL;
         if (!t) return WF_EFORMAT;
-        wf_status s = t->bytes == p->value->bytes ? WF_OK : wf_case_fail(c, "'%s' has not one number a channel", name);
+        bool fits = wf_shape_equal(&t->shape, &p->value->shape);
+        wf_status s = fits ? WF_OK : wf_case_fail(c, "'%s' has not one number a channel", name);
         if (s == WF_OK) memcpy(p->value->data, t->data, t->bytes);
         wf_tensor_free(t);
         WF_TRY(s);
@@ -156,7 +179,9 @@ static wf_status batchnorm_tokens(wf_case *c) {
     const wf_st_entry *x = wf_case_entry(c, "in.x_0");
     if (!x) return WF_EFORMAT;
     if (x->shape.rank != 3) return wf_case_fail(c, "in.x_0 must be [B,L,D]");
-    if (wf_case_has(c, "in.keep_mask") && !wf_case_entry(c, "in.keep_mask")) return WF_EFORMAT;
+    const wf_st_entry *keep = wf_case_has(c, "in.keep_mask") ? wf_case_entry(c, "in.keep_mask") : NULL;
+    if (keep && !wf_shape_equal(&keep->shape, &WF_SHAPE(x->shape.dim[0], x->shape.dim[1])))
+        return wf_case_fail(c, "in.keep_mask must be [B,L]");
     bool affine = wf_case_has(c, "param.weight");
     char *spec = wf_arena_format(c->arena, "{name: batchnorm, momentum: %.17g, eps: %.17g, affine: %s}", momentum, eps,
                                  affine ? "true" : "false");

@@ -21,7 +21,7 @@ wf_status wf_case_int(wf_case *c, const char *key, int64_t otherwise, int64_t *o
     const wf_value *v = wf_case_key(c, key);
     *out = otherwise;
     if (v && (wf_value_int(v, out) != WF_OK || *out < 0 || *out > 1 << 24))
-        return wf_case_fail(c, "config: '%s' must be a whole number of at least 0%s%s", key, v->text ? ", not " : "",
+        return wf_case_fail(c, "config: '%s' must be a whole number from 0 to 16777216%s%s", key, v->text ? ", not " : "",
                             v->text ? v->text : "");
     return WF_OK;
 }

@@ -101,6 +101,8 @@ static wf_status read_sigmoid(wf_case *c, const char *prefix, sigmoid *w) {
     w->qkv_bias = wf_case_has(c, name[2]) || wf_case_has(c, name[3]) || wf_case_has(c, name[4]);
     w->out_bias = wf_case_has(c, name[5]);
     w->cross = wf_case_has(c, name[7]);
+    if (w->cross && (w->causal || w->window || strcmp(w->activation, "none")))
+        return wf_case_fail(c, "config: cross attention sees all keys alike: no 'causal', no 'window', 'activation' sigmoid");
     if (w->cross && strcmp(w->position, "none"))
         return wf_case_fail(c, "config: 'position' of cross attention must be none, not %s", w->position);
     return WF_OK;
@@ -145,7 +147,11 @@ static wf_status prepare_sigmoid(wf_case *c, const sigmoid *w) {
     wf_build *b = &c->build;
     b->causal = w->causal;
     b->plain = wf_case_has(c, "out.attn");
-    b->lengths = wf_case_in_or_null(c, "lengths");
+    /* Lengths are those of keys. */
+    if (w->cross)
+        b->context_lengths = wf_case_in_or_null(c, "lengths");
+    else
+        b->lengths = wf_case_in_or_null(c, "lengths");
     if (strcmp(w->position, "alibi") || w->causal) return WF_OK;
     if (!strcmp(w->activation, "softmax") && w->temperature != 0)
         return wf_case_fail(c, "config: softmax with ALiBi in both directions has no 'attn_temp' here");
@@ -230,7 +236,9 @@ static wf_status block_recipe(wf_case *c, const sigmoid *w, const char **out) {
     const wf_value *start = wf_case_key(c, "layer_scale"); /* true, or where gamma started */
     scaled = wf_case_has(c, "param.ls1.gamma");
     double gamma;
-    if (start && wf_value_real(start, &gamma) != WF_OK) WF_TRY(wf_case_bool(c, "layer_scale", scaled, &scaled));
+    bool said = scaled;
+    if (start && wf_value_real(start, &gamma) != WF_OK) WF_TRY(wf_case_bool(c, "layer_scale", scaled, &said));
+    if (said != scaled) return wf_case_fail(c, "config: 'layer_scale' and the tensor param.ls1.gamma do not agree");
     WF_TRY(wf_case_bool(c, wf_case_key(c, "hybrid") ? "hybrid" : "hybrid_norm", wf_case_has(c, "param.post1.weight"), &hybrid));
     F = dim_of(c, "param.mlp.fc1.weight", 0);
     WF_TRY(wf_case_same(c, "mlp_hidden", F));
@@ -247,7 +255,7 @@ static wf_status block_recipe(wf_case *c, const sigmoid *w, const char **out) {
 
 static wf_status sigmoid_block(wf_case *c) {
     sigmoid w = {0};
-    const char *recipe;
+    const char *recipe = NULL;
     WF_TRY(read_sigmoid(c, "param.attn.", &w));
     const wf_st_entry *x = wf_case_entry(c, "in.x");
     if (!x) return WF_EFORMAT;
@@ -410,6 +418,7 @@ static wf_status complex_attention(wf_case *c) {
     w.model = wf_case_part(c, "mixer", spec, D, dim_of(c, "param.W_o.weight", 0), causal, x->shape.dim[1], &names_complex);
     if (!w.model) return WF_EINVAL;
     bool cached = wf_case_key(c, "prefill") || wf_case_has(c, "out.cache_k");
+    if (cached && !causal) return wf_case_fail(c, "config: 'causal' must be true: positions are put in one after another");
     if (cached) WF_TRY(complex_cached(c, &w));
     if (cached && !wf_case_has(c, "cot.y")) return WF_OK;
     c->build.causal = causal;

@@ -60,19 +60,25 @@ static wf_status compare(wf_case *c, const char *name, const double *a, const wf
     return s;
 }
 
+static bool same_shape(const wf_shape *a, const wf_shape *b) {
+    if (wf_shape_equal(a, b)) return true;
+    return wf_shape_count(a) == 1 && wf_shape_count(b) == 1; /* a loss is [] or [1] */
+}
+
 wf_status wf_case_compare(wf_case *c, const char *name, const wf_tensor *value) {
     char *full = wf_arena_format(c->arena, "out.%s%s", name, c->step);
     if (!full || !wf_case_has(c, full)) return full ? WF_OK : WF_ENOMEM;
-    return value ? compare(c, full, NULL, value, wf_tensor_count(value)) : WF_EINVAL;
+    if (!value) return WF_EINVAL;
+    const wf_st_entry *e = wf_case_entry(c, full);
+    char a[96], b[96];
+    if (!same_shape(&e->shape, &value->shape))
+        return wf_case_fail(c, "'%s' is %s in the file, but the module gives %s", full, wf_shape_text(&e->shape, a),
+                            wf_shape_text(&value->shape, b));
+    return compare(c, full, NULL, value, wf_tensor_count(value));
 }
 
 wf_status wf_case_compare_as(wf_case *c, const char *full, const wf_tensor *value) {
     return compare(c, full, NULL, value, wf_tensor_count(value));
-}
-
-static bool same_shape(const wf_shape *a, const wf_shape *b) {
-    if (wf_shape_equal(a, b)) return true;
-    return wf_shape_count(a) == 1 && wf_shape_count(b) == 1; /* a loss is [] or [1] */
 }
 
 /* ---- one step ---- */

@@ -129,7 +129,7 @@ static wf_status read_links(wf_case *c, int64_t H, int64_t nb, int64_t R, wf_nod
     if (!R) return WF_OK;
     wf_tensor *t = wf_case_read(c, "in.rand_blocks", WF_I32);
     if (!t) return WF_EFORMAT;
-    bool fits = wf_tensor_count(t) == H * (nb - 2) * R;
+    bool fits = wf_shape_equal(&t->shape, &WF_SHAPE(H, nb - 2, R));
     for (int64_t i = 0; fits && i < wf_tensor_count(t); i++) {
         double k = wf_tensor_get(t, i);
         if (k >= 0 && k < (double)nb) continue;
@@ -140,7 +140,6 @@ static wf_status read_links(wf_case *c, int64_t H, int64_t nb, int64_t R, wf_nod
         wf_tensor_free(t);
         return wf_case_fail(c, "in.rand_blocks must be [%lld,%lld,%lld]", (long long)H, (long long)(nb - 2), (long long)R);
     }
-    t->shape = WF_SHAPE(H, nb - 2, R);
     *links = wf_case_constant(c, "random blocks", t);
     return *links ? WF_OK : graph_error(c);
 }

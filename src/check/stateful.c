@@ -18,7 +18,7 @@ typedef struct buffer_name {
 } buffer_name;
 
 typedef struct stateful {
-    const buffer_name *buffer; /* ends with file == NULL; one that the file lacks keeps its first value */
+    const buffer_name *buffer; /* ends with file == NULL; one that the file never speaks of keeps its first value */
     const char *mask;          /* NULL, "pad_mask" (1: padding) or "keep_mask" (1: counts) */
     int64_t steps;
 } stateful;
@@ -30,11 +30,17 @@ static bool from_file(wf_case *c, const char *kind, const char *name, const char
 
 static wf_status load_buffers(wf_case *c, wf_model *m, const stateful *s) {
     for (const buffer_name *n = s->buffer; n->file; n++) {
-        if (!from_file(c, "in", n->file, "")) continue;
+        if (!from_file(c, "in", n->file, "")) {
+            bool told = !strcmp(n->file, "iters") && wf_case_key(c, "initial_iters");
+            if (!told && from_file(c, "out", n->file, "_0"))
+                return wf_case_fail(c, "tensor 'in.buf.%s' is missing: what out.buf.%s_0 started from", n->file, n->file);
+            continue;
+        }
         wf_param *p = wf_model_param(m, n->own);
         wf_tensor *t = p ? wf_case_read(c, wf_arena_format(c->arena, "in.buf.%s", n->file), p->value->dtype) : NULL;
         if (!t) return p ? WF_EFORMAT : wf_case_fail(c, "in.buf.%s: this norm keeps no such state", n->file);
-        wf_status st = t->bytes == p->value->bytes ? WF_OK : WF_EINVAL;
+        bool number = wf_tensor_count(t) == 1 && wf_tensor_count(p->value) == 1; /* [] or [1] */
+        wf_status st = number || wf_shape_equal(&t->shape, &p->value->shape) ? WF_OK : WF_EINVAL;
         char a[96], b[96];
         if (st == WF_OK)
             memcpy(p->value->data, t->data, t->bytes);

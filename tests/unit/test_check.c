@@ -50,14 +50,22 @@ static void all_golden_cases_pass_in_float64(void **state) {
 
 typedef struct change {
     const char *config, *module; /* NULL: as it is */
-    const char *drop;            /* a tensor to leave out */
+    const char *drop;            /* tensors to leave out, space separated */
     const char *touch;           /* a tensor to change by `by` */
     double by;
-    const char *add; /* a tensor [2] to add */
+    const char *flatten; /* a tensor to give one axis only */
+    const char *add;     /* a tensor [2] to add */
     bool no_config;
 } change;
 
 static char made[300];
+
+static bool listed(const char *words, const char *name) {
+    size_t n = strlen(name);
+    for (const char *p = words; p && (p = strstr(p, name)); p += n)
+        if ((p == words || p[-1] == ' ') && (!p[n] || p[n] == ' ')) return true;
+    return false;
+}
 
 static void make(const char *from, const change *c) {
     wf_st_file f;
@@ -67,9 +75,10 @@ static void make(const char *from, const change *c) {
     MUST(wf_st_open(from, &f));
     for (int i = 0; i < f.n; i++) {
         const wf_st_entry *e = &f.entry[i];
-        if (c->drop && !strcmp(e->name, c->drop)) continue;
+        if (listed(c->drop, e->name)) continue;
         own[n] = wf_st_read(e, e->dtype[0] == 'I' ? WF_I32 : e->dtype[0] == 'U' ? WF_U8 : WF_F32);
         assert_non_null(own[n]);
+        if (c->flatten && !strcmp(e->name, c->flatten)) own[n]->shape = WF_SHAPE(wf_tensor_count(own[n]));
         if (c->touch && !strcmp(e->name, c->touch)) wf_tensor_set(own[n], 0, wf_tensor_get(own[n], 0) + c->by);
         item[n] = (wf_st_item){e->name, own[n]};
         n++;
@@ -200,6 +209,45 @@ static void options_that_only_describe(void **state) {
            WF_CHECK_PASSED, NULL);
 }
 
+/* What goes with a tensor that is not there, or is there in another shape, is not taken for granted. */
+static void tensors_that_do_not_belong_together_are_refused(void **state) {
+    static const char bird[] = "tests/golden/00-attention-baseline/bigbird_itc.safetensors",
+                      rep[] = "tests/golden/18-slab/repbn_train_eval.safetensors",
+                      norms[] = "tests/golden/00-norms-baseline/token_norms.safetensors";
+    expect(alibi, (change){.drop = "param.k_proj.bias"}, WF_CHECK_UNUSABLE, "no 'param.k_proj.bias'");
+    expect(alibi, (change){.drop = "out.y"}, WF_CHECK_UNUSABLE, "no 'out.y'");
+    expect(alibi, (change){.flatten = "grad.in.x"}, WF_CHECK_UNUSABLE, "'grad.in.x' is [168], 'in.x' is [2, 7, 12]");
+    expect(alibi, (change){.flatten = "cot.y"}, WF_CHECK_UNUSABLE, "'cot.y' is [168], its output [2, 7, 12]");
+    expect(batch, (change){.config = "{\"steps\": 16777216}"}, WF_CHECK_UNUSABLE, "'in.x_3' is missing");
+    expect(bird, (change){.flatten = "in.rand_blocks"}, WF_CHECK_UNUSABLE, "in.rand_blocks must be [2,5,1]");
+    expect(rep, (change){.flatten = "out.y_eval"}, WF_CHECK_UNUSABLE, "'out.y_eval' is [70]");
+    expect(batch, (change){.flatten = "in.keep_mask"}, WF_CHECK_UNUSABLE, "in.keep_mask must be [B,L]");
+    expect(norms, (change){.config = "{\"groups\": 3, \"eps\": {\"groopnorm\": 1}}"}, WF_CHECK_UNUSABLE, "no norm 'groopnorm'");
+    expect(norms, (change){.config = "{\"groups\": 3, \"eps\": [1]}"}, WF_CHECK_UNUSABLE, "'eps' must be a number or a map");
+    expect(rep, (change){.drop = "in.buf.running_mean"}, WF_CHECK_UNUSABLE, "'in.buf.running_mean' is missing");
+    /* A parameter that only the dropped norms used has a gradient of zero; the others' gradients are of more outputs. */
+    expect(norms, (change){.drop = "out.dyt cot.dyt out.derf cot.derf"}, WF_CHECK_FAILED, NULL);
+}
+
+static void options_that_only_describe_are_read_too(void **state) {
+    static const char layer[] = "tests/golden/09-transnormer/layer_t1_norm.safetensors",
+                      norm[] = "tests/golden/09-transnormer/norm_bidir_elu.safetensors",
+                      cached[] = "tests/golden/43-complexformer/cmha_kv_cache.safetensors",
+                      block[] = "tests/golden/47-sigmoid-attention/block_layerscale_rope.safetensors",
+                      sla[] = "tests/golden/18-slab/sla_kv_first.safetensors";
+    expect(layer, (change){.config = "{\"heads\": 3, \"kind\": \"norm\"}"}, WF_CHECK_UNUSABLE, "'kind' is 'norm'");
+    expect(layer, (change){.config = "{\"heads\": 3, \"diag_act\": \"tanh\"}"}, WF_CHECK_UNUSABLE, "'diag_act' is 'tanh'");
+    expect(layer, (change){.config = "{\"heads\": 3, \"glu_act\": []}"}, WF_CHECK_UNUSABLE, "'glu_act' must start");
+    expect(layer, (change){.config = "{\"heads\": 3, \"glu_hidden\": 31}"}, WF_CHECK_UNUSABLE, "'glu_hidden' is 31");
+    expect(layer, (change){.config = "{\"heads\": 3, \"block\": 0}"}, WF_CHECK_UNUSABLE, "'block' must be at least 1");
+    expect(layer, (change){.config = "{\"heads\": 3, \"lrpe\": 7}"}, WF_CHECK_UNUSABLE, "'lrpe' must be");
+    expect(norm, (change){.config = "{\"heads\": 3, \"lrpe\": true}"}, WF_CHECK_UNUSABLE, "do not agree");
+    expect(sla, (change){.config = "{\"heads\": 3, \"path\": \"vk\"}"}, WF_CHECK_UNUSABLE, "'path' is 'vk'");
+    expect(cached, (change){.config = "{\"heads\": 3, \"prefill\": 4, \"causal\": false}"}, WF_CHECK_UNUSABLE,
+           "'causal' must be true");
+    expect(block, (change){.config = "{\"heads\": 3, \"layer_scale\": false}"}, WF_CHECK_UNUSABLE, "do not agree");
+}
+
 /* Every module gets every option map of the golden files of other modules: an error or a verdict, never a crash. */
 static void strange_combinations_do_not_crash(void **state) {
     static const char *const configs[] = {
@@ -245,9 +293,14 @@ static int clean(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_golden_cases_pass),      cmocka_unit_test(all_golden_cases_pass_in_float64),
-        cmocka_unit_test(wrong_numbers_fail),         cmocka_unit_test(wrong_options_fail),
-        cmocka_unit_test(unusable_files_say_why),     cmocka_unit_test(strange_combinations_do_not_crash),
+        cmocka_unit_test(all_golden_cases_pass),
+        cmocka_unit_test(all_golden_cases_pass_in_float64),
+        cmocka_unit_test(wrong_numbers_fail),
+        cmocka_unit_test(wrong_options_fail),
+        cmocka_unit_test(unusable_files_say_why),
+        cmocka_unit_test(strange_combinations_do_not_crash),
+        cmocka_unit_test(tensors_that_do_not_belong_together_are_refused),
+        cmocka_unit_test(options_that_only_describe_are_read_too),
         cmocka_unit_test(options_that_only_describe),
     };
     return cmocka_run_group_tests(tests, NULL, clean);

@@ -67,33 +67,43 @@ static wf_node *total(wf_graph *g, wf_node *x, wf_node *keep) {
     return wf_sum(g, keep ? wf_mul(g, x, keep) : x, 1u << 1, true);
 }
 
-/* S softmax_j(O'); keep [B,S,1,1] or NULL, then `sources` = its sum by sample. */
-static wf_node *competition(wf_graph *g, const options *o, wf_node *out, wf_node *keep, wf_node *sources, int64_t S) {
+/* How many tokens x [B,L,..] has, at least 1: [1] or, with keep [B,L,1,1], [B,1,1,1]. */
+static wf_node *counted(wf_graph *g, wf_node *keep, const wf_node *x) {
+    if (keep) return wf_max_c(g, wf_sum(g, keep, 1u << 1, true), 1);
+    return wf_fill(g, x->dtype, WF_SHAPE(1), (double)x->shape.dim[1]);
+}
+
+/* [B,S,1,1] of the context of K [B,S,..], 1 where it is no padding; NULL: all count. */
+static wf_node *context_mask(wf_build *b, const wf_node *K) {
+    wf_graph *g = b->g;
+    if (!b->context_lengths) return NULL;
+    wf_node *j = wf_index(g, K->dtype, WF_SHAPE(K->shape.dim[0], K->shape.dim[1], 1, 1), 1);
+    return wf_lt(g, j, wf_reshape(g, wf_cast(g, b->context_lengths, K->dtype), WF_SHAPE(K->shape.dim[0], 1, 1, 1)));
+}
+
+/* S softmax_j(O'); keep [B,S,1,1] or NULL, sources = S. */
+static wf_node *competition(wf_graph *g, const options *o, wf_node *out, wf_node *keep, wf_node *sources) {
     wf_node *x = bounded(g, o, out);
     if (keep) x = wf_where(g, keep, x, wf_fill(g, out ? out->dtype : WF_F32, WF_SHAPE(1), -1e30));
     if (keep || o->clamp <= 0) x = wf_sub(g, x, wf_stop_gradient(g, wf_amax(g, x, 1u << 1, true)));
     wf_node *e = wf_exp(g, x);
     if (keep) e = wf_mul(g, e, keep);
     wf_node *sum = wf_sum(g, e, 1u << 1, true);
-    if (!keep) return wf_mul(g, e, wf_mul_c(g, wf_recip(g, sum), (double)S));
-    return wf_mul(g, e, wf_div(g, sources, wf_max_c(g, sum, 1e-30)));
+    return wf_mul(g, e, wf_div(g, sources, keep ? wf_max_c(g, sum, 1e-30) : sum));
 }
 
 static wf_node *both_ways(wf_build *b, wf_module *m, wf_node *Q, wf_node *K, wf_node *v, wf_node *keep) {
     const options *o = m->opt;
     wf_graph *g = b->g;
     if (!Q || !K || !v) return NULL;
-    wf_node *sources_keep = o->cross ? NULL : keep, *sinks = keep ? wf_max_c(g, wf_sum(g, keep, 1u << 1, true), 1) : NULL;
-    double e = o->eps, ratio = (double)Q->shape.dim[1] / (double)K->shape.dim[1];
+    wf_node *sources_keep = o->cross ? context_mask(b, K) : keep;
+    double e = o->eps;
     wf_node *I = flow(g, Q, total(g, K, sources_keep), e), *O = flow(g, K, total(g, Q, keep), e);
     wf_node *Qn = wf_div(g, Q, I), *Kn = wf_div(g, K, O);
     wf_node *in = flow(g, Q, total(g, Kn, sources_keep), e), *out = flow(g, K, total(g, Qn, keep), e);
-    wf_node *w = competition(g, o, out, sources_keep, sinks, K->shape.dim[1]);
-    if (!o->cross)
-        ratio = 1; /* sinks are sources */
-    else if (keep)
-        in = wf_mul(g, in, sinks), ratio = 1 / (double)K->shape.dim[1];
-    wf_node *a = wf_sigmoid(g, ratio == 1 ? in : wf_mul_c(g, in, ratio));
+    wf_node *sources = counted(g, sources_keep, K), *w = competition(g, o, out, sources_keep, sources);
+    if (o->cross) in = wf_mul(g, in, wf_div(g, counted(g, keep, Q), sources)); /* else sinks are sources */
+    wf_node *a = wf_sigmoid(g, in);
     wf_tap(b, m, "Q/I", Qn);
     wf_tap(b, m, "K/O", Kn);
     return wf_linear_all(g, wf_mul(g, Qn, a), K, wf_mul(g, v, w), NULL);
@@ -160,12 +170,11 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     wf_graph *g = b->g;
     wf_dtype t = b->compute == WF_F64 ? WF_F64 : WF_F32;
     wf_node *q, *k, *v, *keep = NULL, *source = o->cross ? b->context : x;
-    if (!source) return wf_graph_fail(g, WF_EINVAL, "%s: cross: true needs a context to read", m->name);
-    if (o->cross && (b->context_lengths || b->context_bias))
-        return wf_graph_fail(g, WF_EUNSUPPORTED, "%s: flow reads all of the context; take mixer: softmax for one with padding",
-                             m->name);
+    if (!source) return wf_graph_fail(g, WF_EINVAL, "flow: cross: true needs a context to read");
+    if (o->cross && b->context_bias)
+        return wf_graph_fail(g, WF_EUNSUPPORTED, "flow: a context with holes is not possible; take mixer: softmax for one");
     if (source->shape.rank != 3 || source->shape.dim[0] != x->shape.dim[0] || source->shape.dim[2] != m->in)
-        return wf_graph_fail(g, WF_EINVAL, "%s: the context must be [%lld,S,%lld]", m->name, (long long)x->shape.dim[0],
+        return wf_graph_fail(g, WF_EINVAL, "flow: the context must be [%lld,S,%lld]", (long long)x->shape.dim[0],
                              (long long)m->in);
     if (wf_heads_split(b, m, x, source, &q, &k, &v) != WF_OK || turn(b, m, &q, &k) != WF_OK) return NULL;
     /* Padding at the end needs no mask where nothing looks ahead. */
