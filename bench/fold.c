@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { PROMPT = 256, TOKENS = 48, MOST_PAIRS = 201 };
+enum { PROMPT = 192, TOKENS = 64, MOST_PAIRS = 201 };
 static const double AIM = 1.02;
 
 typedef struct side {

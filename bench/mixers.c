@@ -22,7 +22,6 @@ typedef struct contender {
 /* clang-format off */
 static const contender table[] = {
     {"softmax", "{name: softmax, heads: 6}", true},
-    {"window", "{name: softmax, heads: 6, window: 64}", true},
     {"sigmoid", "{name: sigmoid, heads: 6}", true},
     {"complex", "{name: complex, heads: 6}", true},
     {"linear", "{name: linear, heads: 6}", true},

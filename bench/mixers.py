@@ -14,10 +14,8 @@ import peers_sparse
 import peers_topo
 
 WIDTH, HEADS, SPEND = 384, 6, 1.2
-CAUSAL = {"softmax", "window", "sigmoid", "complex", "linear", "flow", "norm-attention", "diag-attention", "performer", "lsh", "glu"}
-PEERS = {}
-for module in (peers_linear, peers_soft, peers_sparse, peers_topo):
-    PEERS.update(module.PEERS)
+CAUSAL = {"softmax", "sigmoid", "complex", "linear", "flow", "norm-attention", "diag-attention", "performer", "lsh", "glu"}
+PEERS = {**peers_soft.MIXERS, **peers_linear.PEERS, **peers_sparse.PEERS, **peers_topo.PEERS}
 
 
 def median_ms(run):

@@ -80,6 +80,7 @@ wf_status wf_case_choice(wf_case *c, const char *key, const char *const *pairs, 
 /* "image": 12 or [8, 12] */
 wf_status wf_case_pair(wf_case *c, const char *key, int64_t *a, int64_t *b);
 wf_status wf_case_same(wf_case *c, const char *key, int64_t actual); /* a size the config repeats must be the true one */
+wf_status wf_case_agrees(wf_case *c, const char *key, bool actual);  /* so must a truth: "bias": false without param.bias */
 
 /* ---- tensors ---- */
 bool wf_case_has(const wf_case *c, const char *name);              /* full name, "out.attn" */

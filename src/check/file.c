@@ -70,17 +70,30 @@ static bool listed(const char *words, const char *word) {
 /* Keys that every case may carry to say in words what its tensors already say. */
 static const char descriptive[] = "module names note notes comment description source layout_note linear_layout";
 
-/* "dropout": 0 says nothing. */
-static bool no_dropout(const char *key, const wf_value *v) {
+/* "dropout": 0 says nothing, and in evaluation no probability does. */
+static bool no_dropout(const char *key, const wf_value *v, bool eval) {
     double p;
-    return strstr(key, "dropout") && v->kind == WF_V_TEXT && wf_value_real(v, &p) == WF_OK && p == 0;
+    if (!strstr(key, "dropout") && !strstr(key, "drop_path")) return false;
+    return v->kind == WF_V_TEXT && wf_value_real(v, &p) == WF_OK && (p == 0 || (eval && p > 0 && p < 1));
+}
+
+/* "eval": true, which may be said of any case. */
+static bool says_eval(const wf_case *c) {
+    for (int i = 0; i < c->config->n; i++) {
+        wf_value *v = c->config->item[i];
+        bool eval = false;
+        if (strcmp(c->config->key[i], "eval") || v->kind != WF_V_TEXT || wf_value_bool(v, &eval) != WF_OK || !eval) continue;
+        return v->used = true;
+    }
+    return false;
 }
 
 static wf_status leftovers(const wf_case *c, const wf_adapter *a) {
+    bool eval = says_eval(c);
     for (int i = 0; i < c->config->n; i++) {
         const char *key = c->config->key[i];
         if (!c->config->item[i]->used && !listed(descriptive, key) && !listed(a->ignore, key) &&
-            !no_dropout(key, c->config->item[i]))
+            !no_dropout(key, c->config->item[i], eval))
             return wf_case_fail(c, "config: '%s' is not known for module %s", key, a->module);
     }
     return WF_OK;

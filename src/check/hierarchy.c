@@ -41,6 +41,26 @@ static char *norm_of(wf_case *c) {
     return wf_arena_format(c->arena, "{name: %s, eps: %.17g%s}", norm, eps, group ? ", groups: 1, over: sample" : "");
 }
 
+/* Whether branches have a scale. Its starting value says nothing of a case that gives the scale itself; nor does the probability
+ * of dropping a branch, in evaluation. */
+static wf_status read_branch(wf_case *c, const char *scale_name, bool *scale) {
+    double start, drop;
+    bool eval;
+    WF_TRY(wf_case_bool(c, "use_layer_scale", wf_case_has(c, scale_name), scale));
+    WF_TRY(wf_case_bool(c, "layer_scale", *scale, scale));
+    WF_TRY(wf_case_real(c, "layer_scale_init", 1e-5, &start));
+    WF_TRY(wf_case_real(c, "layer_scale_init_value", start, &start));
+    WF_TRY(wf_case_bool(c, "eval", true, &eval));
+    for (int i = 0; i < 2; i++) {
+        const char *key = i ? "drop_path" : "drop_path_rate";
+        WF_TRY(wf_case_real(c, key, 0, &drop));
+        if (drop < 0 || drop >= 1 || (drop > 0 && !eval))
+            return wf_case_fail(
+                c, "config: '%s' must be at least 0 and below 1, and 'eval' true: training draws numbers of its own", key);
+    }
+    return WF_OK;
+}
+
 /* [B,C,H,W] <-> [B,HW,C] */
 static wf_node *to_tokens(wf_graph *g, wf_node *x) {
     if (!x || x->shape.rank != 4) return NULL;
@@ -151,7 +171,7 @@ static wf_status poolformer_block(wf_case *c) {
     WF_TRY(wf_case_int(c, "pool_size", 3, &k));
     WF_TRY(wf_case_real(c, "mlp_ratio", 4, &ratio));
     WF_TRY(wf_case_choice(c, "act", activations, "gelu", &act));
-    WF_TRY(wf_case_bool(c, "layer_scale", wf_case_has(c, "param.layer_scale_1"), &scale));
+    WF_TRY(read_branch(c, "param.layer_scale_1", &scale));
     char *norm = norm_of(c);
     naming *s = wf_arena_alloc(c->arena, sizeof *s);
     if (!norm || !s) return WF_EINVAL;
@@ -307,15 +327,12 @@ static wf_status read_triple(wf_case *c, const char *key, const char *otherwise,
 static wf_status run_net(wf_case *c, net *w) {
     const char *first, *between, *act;
     bool scale;
-    double drop;
     WF_TRY(only_nchw(c));
     WF_TRY(read_stages(c, w));
     WF_TRY(read_triple(c, "in_patch", "[7, 4, 2]", &first));
     WF_TRY(read_triple(c, "down_patch", "[3, 2, 1]", &between));
     WF_TRY(wf_case_choice(c, "act", activations, "gelu", &act));
-    WF_TRY(wf_case_bool(c, "layer_scale", wf_case_has(c, "param.network.0.0.layer_scale_1"), &scale));
-    WF_TRY(wf_case_real(c, "drop_path_rate", 0, &drop));
-    if (drop != 0) return wf_case_fail(c, "config: 'drop_path_rate' must be 0: a case is of evaluation");
+    WF_TRY(read_branch(c, w->table[0] ? "param.network.1.0.layer_scale_1" : "param.network.0.0.layer_scale_1", &scale));
     WF_TRY(wf_case_same(c, "num_classes", dim_of(c, "param.head.weight", 0)));
     char *norm = norm_of(c);
     if (!norm || !w->mixers.s || !w->tables.s) return WF_EINVAL;

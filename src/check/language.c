@@ -215,10 +215,11 @@ static wf_node *variances(wf_graph *g, wf_node *const *stream, int n) {
 }
 
 static char *placement_recipe(wf_case *c, int64_t *layers) {
-    static const char *const places[] = {"pre",    "pre",      "post",     "post",     "peri",     "peri", "output",
-                                         "output", "sandwich", "sandwich", "deepnorm", "deepnorm", NULL};
-    static const char *const kinds[] = {"rms",     "rmsnorm",   "ln",        "layernorm", "rmsnorm",
-                                        "rmsnorm", "layernorm", "layernorm", NULL};
+    static const char *const places[] = {"pre",      "pre",      "post",        "post",     "peri",        "peri",
+                                         "output",   "output",   "output-only", "output",   "output_only", "output",
+                                         "sandwich", "sandwich", "deepnorm",    "deepnorm", NULL};
+    static const char *const kinds[] = {"rms",       "rmsnorm", "RMSNorm", "rmsnorm",   "LayerNorm", "layernorm", "ln",
+                                        "layernorm", "rmsnorm", "rmsnorm", "layernorm", "layernorm", NULL};
     static const char *const qk[] = {"none", "none", "per head over d, before scaling", "head", "head", "head", NULL};
     const char *place, *kind, *gelu, *qk_norm;
     int64_t H, n;

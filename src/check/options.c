@@ -84,3 +84,11 @@ wf_status wf_case_same(wf_case *c, const char *key, int64_t actual) {
     if (said == actual) return WF_OK;
     return wf_case_fail(c, "config: '%s' is %lld, but the tensors say %lld", key, (long long)said, (long long)actual);
 }
+
+wf_status wf_case_agrees(wf_case *c, const char *key, bool actual) {
+    bool said;
+    WF_TRY(wf_case_bool(c, key, actual, &said));
+    if (said == actual) return WF_OK;
+    return wf_case_fail(c, "config: '%s' is %s, but the tensors say %s", key, said ? "true" : "false",
+                        actual ? "true" : "false");
+}

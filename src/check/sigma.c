@@ -88,6 +88,15 @@ static wf_status load_u(wf_case *c, linear *w) {
     return s;
 }
 
+/* stats_only: y does not depend on gamma. */
+static wf_status no_gradient(wf_case *c, const char *name) {
+    if (!wf_case_has(c, name)) return WF_OK;
+    wf_tensor *zero = wf_tensor_new(WF_F64, WF_SHAPE(1));
+    wf_status s = zero ? wf_case_compare_as(c, name, zero) : WF_ENOMEM;
+    wf_tensor_free(zero);
+    return s;
+}
+
 static wf_status run(wf_case *c, linear *w) {
     const wf_st_entry *e = wf_case_entry(c, "param.weight");
     int64_t steps;
@@ -98,6 +107,7 @@ static wf_status run(wf_case *c, linear *w) {
     w->I = e->shape.dim[1];
     WF_TRY(wf_case_int(c, "steps", 1, &steps));
     WF_TRY(wf_case_bool(c, "stats_only", false, &stats));
+    WF_TRY(wf_case_agrees(c, "bias", wf_case_has(c, "param.bias")));
     if (w->conv)
         WF_TRY(read_conv(c, w));
     else
@@ -107,6 +117,7 @@ static wf_status run(wf_case *c, linear *w) {
                             stats ? &names_stats : &names);
     if (!w->model) return WF_EINVAL;
     WF_TRY(load_u(c, w));
+    if (stats) WF_TRY(no_gradient(c, "grad.param.sigma"));
     WF_TRY(exact_sigma(c, w));
     for (int64_t k = 0; k < steps; k++) {
         char step[24];

@@ -114,14 +114,21 @@ static wf_status read_pads(wf_case *c, stateful *s) {
     return WF_OK;
 }
 
-/* The counter at the start, for a file that says it in the config alone. */
+/* The counter at the start: what the config says of it, which in.buf.* must not contradict. */
 static wf_status begin_at(wf_case *c, wf_model *m, const char *key, const char *own, const char *file) {
     wf_param *p = wf_model_param(m, own);
     int64_t at;
     if (!p) return WF_ENOTFOUND;
-    WF_TRY(wf_case_int(c, key, 0, &at));
-    if (!from_file(c, "in", file, "")) wf_tensor_set(p->value, 0, (double)at);
-    return WF_OK;
+    if (!from_file(c, "in", file, "")) {
+        WF_TRY(wf_case_int(c, key, 0, &at));
+        wf_tensor_set(p->value, 0, (double)at);
+        return WF_OK;
+    }
+    wf_tensor *t = wf_case_read(c, wf_arena_format(c->arena, "in.buf.%s", file), WF_F64);
+    wf_status s = !t ? WF_EFORMAT : wf_tensor_count(t) == 1 ? WF_OK : wf_case_fail(c, "in.buf.%s must be one number", file);
+    if (s == WF_OK) s = wf_case_same(c, key, (int64_t)wf_tensor_get(t, 0));
+    wf_tensor_free(t);
+    return s;
 }
 
 static const char *yes(bool b) {
@@ -212,7 +219,8 @@ static wf_status repbn(wf_case *c) {
     int64_t C = channels(c);
     double eps, momentum;
     if (!C) return WF_EFORMAT;
-    WF_TRY(wf_case_real(c, "bn_eps", 1e-5, &eps));
+    WF_TRY(wf_case_real(c, "eps", 1e-5, &eps));
+    WF_TRY(wf_case_real(c, "bn_eps", eps, &eps));
     WF_TRY(wf_case_real(c, "bn_momentum", 0.1, &momentum));
     s.mask = wf_case_has(c, "in.keep_mask") || wf_case_has(c, "in.keep_mask_0") ? "keep_mask" : NULL;
     return finish(c, wf_arena_format(c->arena, "{name: repbn, eps: %.17g, momentum: %.17g}", eps, momentum), C, &names_repbn,
@@ -230,15 +238,16 @@ static wf_status prepbn(wf_case *c) {
                                           {0}};
     stateful s = {.buffer = buffers};
     int64_t C = channels(c), warm, total, every;
-    double r0, ln_eps, bn_eps, momentum;
+    double r0, eps, ln_eps, bn_eps, momentum;
     const char *norm1;
     if (!C) return WF_EFORMAT;
     WF_TRY(wf_case_int(c, "warm", 0, &warm));
     WF_TRY(wf_case_int(c, "total_step", 300000, &total));
     WF_TRY(wf_case_int(c, "forwards_per_step", from_file(c, "in", "num_step", "") ? 16 : 1, &every));
     WF_TRY(wf_case_real(c, "r0", 1, &r0));
-    WF_TRY(wf_case_real(c, "ln_eps", 1e-5, &ln_eps));
-    WF_TRY(wf_case_real(c, "bn_eps", 1e-5, &bn_eps));
+    WF_TRY(wf_case_real(c, "eps", 1e-5, &eps)); /* the text variant has one for both */
+    WF_TRY(wf_case_real(c, "ln_eps", eps, &ln_eps));
+    WF_TRY(wf_case_real(c, "bn_eps", eps, &bn_eps));
     WF_TRY(wf_case_real(c, "bn_momentum", 0.1, &momentum));
     WF_TRY(wf_case_choice(c, "norm1", norms, wf_case_has(c, "param.norm1.bias") ? "layernorm" : "rmsnorm", &norm1));
     s.mask = wf_case_has(c, "in.keep_mask") || wf_case_has(c, "in.keep_mask_0") ? "keep_mask" : NULL;

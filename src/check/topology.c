@@ -32,14 +32,17 @@ static const char *truth(bool b) {
     return b ? "true" : "false";
 }
 
+/* [B,S], 1 is padding -> what hides those keys when added to scores: [B,1,1,S] */
+static wf_node *hidden_keys(wf_case *c, wf_node *padded) {
+    return wf_mul_c(c->graph, wf_unsqueeze(c->graph, wf_unsqueeze(c->graph, padded, 1), 1), -1e30);
+}
+
 /* What is 1 in a padding mask [B,L] counts nowhere: not as a key, not in means. */
 static void hide_padding(wf_case *c, const char *name) {
-    wf_graph *g = c->graph;
     wf_node *padded = wf_case_in_or_null(c, name);
     if (!padded) return;
-    wf_build *b = &c->build;
-    b->keep = wf_sub(g, wf_fill(g, padded->dtype, WF_SHAPE(1), 1), padded);
-    b->score_bias = wf_mul_c(g, wf_unsqueeze(g, wf_unsqueeze(g, padded, 1), 1), -1e30);
+    c->build.keep = wf_sub(c->graph, wf_fill(c->graph, padded->dtype, WF_SHAPE(1), 1), padded);
+    c->build.score_bias = hidden_keys(c, padded);
 }
 
 /* ---- model.wide-classifier ---- */
@@ -300,10 +303,7 @@ static wf_status macaron(wf_case *c, bool decoder) {
     hide_padding(c, "padding_mask");
     if (cross) b->context = wf_case_in(c, "encoder_out");
     wf_node *padded = cross ? wf_case_in_or_null(c, "encoder_padding_mask") : NULL;
-    if (padded) { /* at the end of the context */
-        wf_node *keep = wf_sub(c->graph, wf_fill(c->graph, padded->dtype, WF_SHAPE(1), 1), padded);
-        b->context_lengths = wf_cast(c->graph, wf_sum(c->graph, keep, 1u << 1, false), WF_I32);
-    }
+    if (padded) b->context_bias = hidden_keys(c, padded); /* anywhere in the context */
     wf_case_out(c, "y", wf_apply(b, m->root, wf_case_in(c, "x")));
     return wf_case_solve(c);
 }

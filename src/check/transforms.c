@@ -32,6 +32,7 @@ static wf_status zero_mean(wf_case *c) {
     int64_t O = dim_of(c, "param.weight", 0), I = dim_of(c, "param.weight", 1);
     WF_TRY(wf_case_same(c, "in_features", I));
     WF_TRY(wf_case_same(c, "out_features", O));
+    WF_TRY(wf_case_agrees(c, "bias", wf_case_has(c, "param.bias")));
     char *spec = wf_arena_format(c->arena, "{name: zero-mean, bias: %s}", yes(wf_case_has(c, "param.bias")));
     wf_model *m = wf_case_part(c, "linear", spec, I, O, false, 0, &map);
     if (!m) return WF_EINVAL;

@@ -7,7 +7,15 @@
 
 #include <string.h>
 
-enum { CACHE = 24 * 1024, SHORT_AXIS = 32, MOST_ROWS = 4096, MOST_WIDE_ROWS = 256, LEAST_COLUMNS = 256 };
+enum {
+    CACHE = 16 * 1024,
+    SECOND_CACHE = 256 * 1024,
+    SHORT_AXIS = 32,
+    FEW_INSTRUCTIONS = 2,
+    MOST_ROWS = 4096,
+    MOST_WIDE_ROWS = 256,
+    LEAST_COLUMNS = 256
+};
 
 typedef struct wf_lowering {
     wf_builder *b;
@@ -383,6 +391,12 @@ static int64_t even_rows(const wf_shape *space, int64_t rows) {
     return rows;
 }
 
+static int full_instructions(const wf_rowprog *p) {
+    int n = 0;
+    for (int i = 0; i < p->n_instr; i++) n += !p->instr[i].dst_narrow || wf_is_row_reduction(p->instr[i].code);
+    return n;
+}
+
 /* Registers and the memory that a block touches stay in the first cache. A row that does not, goes through the program in tiles. */
 static void choose_blocks(wf_lowering *l, const bool *used) {
     wf_rowprog *p = l->p;
@@ -407,13 +421,16 @@ static void choose_blocks(wf_lowering *l, const bool *used) {
         p->block_rows = clamp(CACHE / (narrow + 1), 64, MOST_ROWS);
         return;
     }
-    if (!whole && cols * (full + once) > CACHE) {
-        int64_t pieces = (cols * (full + once) + CACHE - 1) / CACHE;
+    int64_t room = wf_space_rows(&p->space) > 1 ? SECOND_CACHE : CACHE; /* rows that follow each other share what is once */
+    if (!whole && cols * (full + once) > room) {
+        int64_t pieces = (cols * (full + once) + room - 1) / room;
         p->block_cols = clamp(((cols + pieces - 1) / pieces + 63) & ~(int64_t)63, LEAST_COLUMNS, cols);
         cols = p->block_cols;
     }
     p->block_rows = even_rows(&p->space, clamp((CACHE - cols * once) / (cols * full), 1, MOST_WIDE_ROWS));
-    if (whole && size == 4 && p->block_rows == 1 && cols > WF_ROW_PIECE) p->tile_cols = WF_ROW_PIECE;
+    if (size == 4 && p->block_rows == 1 && room == SECOND_CACHE && cols > WF_ROW_PIECE &&
+        full_instructions(p) > FEW_INSTRUCTIONS)
+        p->tile_cols = WF_ROW_PIECE;
 }
 
 /* ---- memory that an output may take over ---- */

@@ -75,14 +75,40 @@ static wf_status infer_kernel(wf_node *n) {
     return WF_OK;
 }
 
+/* Rows in at most 16 segments, whatever the number of threads; their sums, in double, are added up in order. */
+enum { SEGMENTS = 16 };
+
+static int64_t segments_of(const wf_shape *x) {
+    int64_t rows = x->dim[0] * x->dim[1];
+    return rows < SEGMENTS ? rows : SEGMENTS;
+}
+
+static size_t scratch_kernel(const wf_node *n) {
+    return (size_t)(segments_of(&n->in[0]->shape) * wf_shape_count(&n->shape)) * sizeof(double);
+}
+
 static wf_status forward_kernel(const wf_call *c) {
-    wf_depthwise t = task_of(&c->node->in[0]->shape, c->node->attr.i);
-    const wf_depthwise_kernel *k = kernel_for(c->node->dtype);
-    t.x = c->in[0], t.gy = c->in[1], t.dw = c->out[0];
-    int64_t strips = (t.c + k->lanes - 1) / k->lanes;
-    int workers = wf_workers((double)wf_shape_count(&c->node->in[0]->shape) * (double)(t.ky * t.kx));
-#pragma omp parallel for schedule(dynamic, 1) num_threads(workers) if (workers > 1)
-    for (int64_t i = 0; i < t.ky * strips; i++) k->strip(&t, i / strips, i % strips);
+    const wf_node *n = c->node;
+    wf_depthwise t = task_of(&n->in[0]->shape, n->attr.i);
+    const wf_depthwise_kernel *k = kernel_for(n->dtype);
+    t.x = c->in[0], t.gy = c->in[1];
+    int64_t rows = t.B * t.Y, segments = segments_of(&n->in[0]->shape), size = wf_shape_count(&n->shape);
+    double *sum = c->scratch;
+    int workers = wf_workers((double)wf_shape_count(&n->in[0]->shape) * (double)(t.ky * t.kx));
+#pragma omp parallel for schedule(static) num_threads(workers) if (workers > 1)
+    for (int64_t s = 0; s < segments; s++) {
+        double *mine = sum + s * size;
+        for (int64_t i = 0; i < size; i++) mine[i] = 0;
+        for (int64_t i = rows * s / segments; i < rows * (s + 1) / segments; i++) k->gradient(&t, i / t.Y, i % t.Y, mine);
+    }
+    for (int64_t i = 0; i < size; i++) {
+        double all = 0;
+        for (int64_t s = 0; s < segments; s++) all += sum[s * size + i];
+        if (n->dtype == WF_F64)
+            ((double *)c->out[0])[i] = all;
+        else
+            ((float *)c->out[0])[i] = (float)all;
+    }
     return WF_OK;
 }
 
@@ -94,8 +120,12 @@ static wf_status vjp_kernel(wf_graph *g, wf_node *n, wf_node *const *gout, wf_no
 }
 
 static const wf_op op = {.name = "depthwise", .infer = infer, .forward = forward, .vjp = vjp, .cost = cost};
-static const wf_op kernel_op = {
-    .name = "depthwise_kernel", .infer = infer_kernel, .forward = forward_kernel, .vjp = vjp_kernel, .cost = cost};
+static const wf_op kernel_op = {.name = "depthwise_kernel",
+                                .infer = infer_kernel,
+                                .forward = forward_kernel,
+                                .vjp = vjp_kernel,
+                                .cost = cost,
+                                .scratch = scratch_kernel};
 
 static wf_node *apply(wf_graph *g, wf_node *x, wf_node *w) {
     return wf_node_new(g, &op, (wf_node *[]){x, w ? wf_cast(g, w, x ? x->dtype : WF_F32) : NULL}, 2, NULL);

@@ -12,8 +12,9 @@
 #include <string.h>
 
 enum {
-    SMALL = 16 * 1024,       /* elements below which one thread does it all */
-    GROUP = 16,              /* blocks of rows that stay together */
+    SMALL = 16 * 1024, /* elements below which one thread does it all */
+    GROUP = 16,        /* blocks of rows that stay together */
+    WOVEN = 2,
     SEGMENTS = 64,           /* most segments in all */
     SEGMENT_ELEMENTS = 8192, /* fewest elements of a segment */
     SEGMENT_BYTES = 4 << 20, /* most memory for partial sums */
@@ -108,13 +109,14 @@ static void place_cols(const wf_run_shape *s, int64_t piece, wf_run_at *b) {
 static void run_range(wf_run_thread *t, int64_t first, int64_t last) {
     const wf_run_shape *s = t->s;
     int far = s->p->woven ? s->n_outer - 1 : s->n_outer;
+    const int64_t together = s->p->woven ? WOVEN : GROUP;
     int64_t parts = s->pieces * (far < s->n_outer ? s->p->space.dim[far] : 1), slab = s->blocks_inner * parts;
     for (int64_t i = first; i < last; i++) {
         wf_run_at b = {0};
-        int64_t at = i % slab, group = at / (GROUP * parts), rest = at % (GROUP * parts);
-        int64_t blocks = least(GROUP, s->blocks_inner - group * GROUP), part = rest / blocks;
+        int64_t at = i % slab, group = at / (together * parts), rest = at % (together * parts);
+        int64_t blocks = least(together, s->blocks_inner - group * together), part = rest / blocks;
         place_cols(s, part % s->pieces, &b);
-        place_rows(s, group * GROUP + rest % blocks, &b);
+        place_rows(s, group * together + rest % blocks, &b);
         decode_outer(s, i / slab, 0, far, &b);
         if (far < s->n_outer) b.outer[far] = part / s->pieces;
         wf_run_block(t, &b);

@@ -29,7 +29,7 @@ struct wf_bound {
     char **address; /* by operand in memory: where the block begins */
 };
 
-enum { LINE = 64 };
+enum { LINE = 64, FEW_INSTRUCTIONS = 2 };
 
 size_t wf_run_bound_bytes(const wf_rowprog *p) {
     size_t instr = (size_t)p->n_instr, mem = (size_t)p->n_mem;
@@ -237,6 +237,7 @@ static void share_fetches(wf_run_thread *t) {
         lines += t->rows * (t->width * (int64_t)wf_dtype_size(p->mem[t->bound->fetch[f]].dtype) / LINE + 1);
     int64_t tiles = (t->width + t->s->tile - 1) / t->s->tile;
     for (int i = 0; i < p->n_instr; i++) slow += t->bound->instr[i].fast ? 0 : tiles;
+    if (slow <= FEW_INSTRUCTIONS) lines = 0; /* memory is read one time at once: the machine sees that by itself */
     for (int i = 0; i < p->n_instr; i++)
         t->bound->instr[i].lines = t->bound->instr[i].fast || slow == 0 ? 0 : (int)((lines + slow - 1) / slow);
 }

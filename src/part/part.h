@@ -216,9 +216,11 @@ struct wf_build {
 
     wf_node *condition;       /* [B,C] or, for each token, [B,L,C]: what adaLN makes its shifts, scales and gates of; or NULL */
     wf_node *context_lengths; /* int32 [B]: valid positions of context, or NULL: all */
-    bool no_dropout;          /* with train: statistics move, nothing is dropped (recalibration) */
-    wf_build **handle;        /* what wf_build_handle gave out, or NULL */
-    bool tap_io;             /* the tap also gets "input" and "output" of every module that is applied */
+    wf_node *
+        context_bias; /* added to scores of attention to the context, broadcastable to [B,H,L,S] (masks of any form), or NULL */
+    bool no_dropout;  /* with train: statistics move, nothing is dropped (recalibration) */
+    wf_build **handle; /* what wf_build_handle gave out, or NULL */
+    bool tap_io;       /* the tap also gets "input" and "output" of every module that is applied */
 };
 void wf_build_start(wf_build *b, wf_graph *g);
 void wf_build_end(wf_build *b); /* before the graph is freed; after wf_grad where parts change state in their backward pass */

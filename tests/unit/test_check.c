@@ -185,6 +185,43 @@ static void unusable_files_say_why(void **state) {
     wf_check_free(&r);
 }
 
+static const char macaron[] = "tests/golden/46-macaron/encoder_layer_post_norm.safetensors";
+static const char pool[] = "tests/golden/28-metaformer-poolformer/poolformer_block.safetensors";
+static const char centred[] = "tests/golden/11-pre-rmsnorm-crmsnorm/linear_zero_mean.safetensors";
+static const char sigma[] = "tests/golden/42-sigma-reparam/snlinear_cold_u.safetensors";
+static const char unified[] = "tests/golden/03-unified-normalization/calibrated_after_1000.safetensors";
+static const char repbn[] = "tests/golden/18-slab/repbn_masked_lm.safetensors";
+static const char peri[] = "tests/golden/07-peri-ln/output_only_rms.safetensors";
+
+/* What says nothing of a case's numbers may be said; what contradicts its tensors may not. */
+static void options_that_only_describe(void **state) {
+    expect(macaron, (change){.config = "{\"heads\": 3, \"dropout\": 0.1, \"attention_dropout\": 0.2, \"eval\": true}"},
+           WF_CHECK_PASSED, NULL);
+    expect(macaron, (change){.config = "{\"heads\": 3, \"dropout\": 0.1}"}, WF_CHECK_UNUSABLE, "'dropout' is not known");
+    expect(macaron, (change){.config = "{\"heads\": 3, \"dropout\": 1.5, \"eval\": true}"}, WF_CHECK_UNUSABLE,
+           "'dropout' is not known");
+    expect(macaron, (change){.config = "{\"heads\": 3, \"eval\": false}"}, WF_CHECK_UNUSABLE, "'eval' is not known");
+    expect(pool, (change){.config = "{\"mlp_ratio\": 2.5, \"layer_scale_init\": 1e-6, \"drop_path_rate\": 0.1}"},
+           WF_CHECK_PASSED, NULL);
+    expect(pool, (change){.config = "{\"mlp_ratio\": 2.5, \"use_layer_scale\": true}"}, WF_CHECK_PASSED, NULL);
+    expect(pool, (change){.config = "{\"mlp_ratio\": 2.5, \"drop_path_rate\": 0.1, \"eval\": false}"}, WF_CHECK_UNUSABLE,
+           "'eval' true");
+    expect(pool, (change){.config = "{\"mlp_ratio\": 2.5, \"drop_path_rate\": 1}"}, WF_CHECK_UNUSABLE, "below 1");
+    expect(centred, (change){.config = "{\"bias\": true}"}, WF_CHECK_PASSED, NULL);
+    expect(centred, (change){.config = "{\"bias\": false}"}, WF_CHECK_UNUSABLE, "'bias' is false, but the tensors say true");
+    expect(sigma, (change){.config = "{\"steps\": 4, \"bias\": true}"}, WF_CHECK_PASSED, NULL);
+    expect(sigma, (change){.config = "{\"steps\": 4, \"stats_only\": true}"}, WF_CHECK_FAILED, NULL); /* gamma's is zero */
+    expect(unified,
+           (change){.config = "{\"window_fp\": 3, \"window_bp\": 5, \"warmup_iters\": 3, \"steps\": 9, \"initial_iters\": 7}"},
+           WF_CHECK_UNUSABLE, "'initial_iters' is 7, but the tensors say");
+    expect(repbn, (change){.config = "{\"eps\": 1e-6, \"steps\": 3}"}, WF_CHECK_PASSED, NULL);
+    expect(repbn, (change){.config = "{\"eps\": 0.5, \"steps\": 3}"}, WF_CHECK_FAILED, NULL);
+    expect(peri,
+           (change){.config = "{\"placement\": \"output-only\", \"norm\": \"RMSNorm\", \"H\": 2, \"layers\": 2, \"qk_norm\": "
+                              "\"head\"}"},
+           WF_CHECK_PASSED, NULL);
+}
+
 /* What goes with a tensor that is not there, or is there in another shape, is not taken for granted. */
 static void tensors_that_do_not_belong_together_are_refused(void **state) {
     static const char bird[] = "tests/golden/00-attention-baseline/bigbird_itc.safetensors",
@@ -284,6 +321,7 @@ int main(void) {
         cmocka_unit_test(a_mask_hides_beside_what_the_options_hide),
         cmocka_unit_test(tensors_that_do_not_belong_together_are_refused),
         cmocka_unit_test(options_that_only_describe_are_read_too),
+        cmocka_unit_test(options_that_only_describe),
     };
     return cmocka_run_group_tests(tests, NULL, clean);
 }

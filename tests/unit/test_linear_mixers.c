@@ -206,7 +206,7 @@ static void results_do_not_depend_on_threads(void **state) {
 
 typedef struct part_case {
     wf_model *m;
-    wf_param *param[GC_MAX];
+    wf_param *param[GC_MAX + 1]; /* ends with NULL */
     wf_tensor *own[GC_MAX];
     bool causal, two_sources;
     int first;
@@ -388,6 +388,15 @@ static void cross_flow_needs_its_context(void **state) {
     wf_tensor *x = rn_random(WF_F32, WF_SHAPE(1, 3, 12), 3, 0);
     assert_null(run_forward(m, x, NULL));
     MESSAGE_HAS("needs a context");
+    wf_graph *g = wf_graph_open();
+    wf_build b;
+    wf_build_start(&b, g);
+    b.context = wf_leaf(g, x, "context");
+    b.context_bias = wf_fill(g, WF_F32, WF_SHAPE(1, 1, 1, 3), 0);
+    assert_null(wf_apply(&b, m->root, wf_leaf(g, x, "x")));
+    assert_non_null(strstr(wf_graph_message(g), "with holes"));
+    wf_build_end(&b);
+    wf_graph_free(g);
     wf_tensor_free(x);
     wf_model_free(m);
 }

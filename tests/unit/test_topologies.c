@@ -361,12 +361,13 @@ static void sublayers_share_the_norm(void **state) {
 
 /* ---- cross attention ---- */
 
-static wf_tensor *with_context(wf_model *m, wf_tensor *x, wf_tensor *context, wf_tensor *lengths) {
+static wf_tensor *with_context(wf_model *m, wf_tensor *x, wf_tensor *context, wf_tensor *lengths, wf_tensor *bias) {
     wf_graph *g = wf_graph_open();
     wf_build b;
     wf_build_start(&b, g);
     b.context = wf_leaf(g, context, "context");
     if (lengths) b.context_lengths = wf_leaf(g, lengths, "lengths");
+    if (bias) b.context_bias = wf_leaf(g, bias, "bias");
     wf_tensor *y = rn_run(g, wf_apply(&b, m->root, wf_leaf(g, x, "x")));
     if (!y) wf_fail(WF_EINVAL, "%s", wf_graph_message(g));
     wf_build_end(&b);
@@ -388,10 +389,10 @@ static void blocks_read_a_context_up_to_its_length(void **state) {
                   *n = wf_tensor_new(WF_I32, WF_SHAPE(2));
         wf_tensor_set(n, 0, 4);
         wf_tensor_set(n, 1, 4);
-        wf_tensor *all = with_context(m, x, c, NULL), *y = with_context(m, x, c, n);
+        wf_tensor *all = with_context(m, x, c, NULL, NULL), *y = with_context(m, x, c, n, NULL);
         for (int64_t b = 0; b < 2; b++)
             for (int64_t j = 4 * 8; j < 7 * 8; j++) wf_tensor_set(c, b * 56 + j, 9);
-        wf_tensor *z = with_context(m, x, c, n);
+        wf_tensor *z = with_context(m, x, c, n, NULL);
         assert_true(rn_error(y, z) == 0 && rn_error(y, all) > 1e-4);
         assert_null(run_forward(m, x, NULL));
         MESSAGE_HAS("context is not set");
@@ -399,6 +400,32 @@ static void blocks_read_a_context_up_to_its_length(void **state) {
         for (int k = 0; k < 6; k++) wf_tensor_free(t[k]);
         wf_model_free(m);
     }
+}
+
+/* A bias of the scores hides positions wherever they stand; the same ones at the end are a length. */
+static void a_bias_hides_positions_of_the_context(void **state) {
+    wf_model *m = model_of("{name: stack, width: 8, layers: 1, context: true, topology: macaron, mixer: {name: softmax, heads: "
+                           "2}}",
+                           1);
+    stir(m, 0.2);
+    wf_tensor *x = rn_random(WF_F32, WF_SHAPE(2, 5, 8), 1, 0), *c = rn_random(WF_F32, WF_SHAPE(2, 6, 8), 2, 0),
+              *swapped = wf_tensor_new(WF_F32, WF_SHAPE(2, 6, 8)), *bias = wf_tensor_new(WF_F32, WF_SHAPE(2, 1, 1, 6)),
+              *n = wf_tensor_new(WF_I32, WF_SHAPE(2));
+    for (int64_t b = 0; b < 2; b++) {
+        wf_tensor_set(n, b, 5);
+        wf_tensor_set(bias, b * 6 + 1 + b, -1e30); /* hidden: position 1 + b, which `swapped` has at the end */
+        for (int64_t j = 0; j < 6; j++) {
+            int64_t from = j == 5 ? 1 + b : j == 1 + b ? 5 : j;
+            for (int64_t k = 0; k < 8; k++)
+                wf_tensor_set(swapped, (b * 6 + j) * 8 + k, wf_tensor_get(c, (b * 6 + from) * 8 + k));
+        }
+    }
+    wf_tensor *y = with_context(m, x, c, NULL, bias), *z = with_context(m, x, swapped, n, NULL),
+              *all = with_context(m, x, c, NULL, NULL);
+    assert_true(rn_error(y, z) < 1e-6 && rn_error(y, all) > 1e-4);
+    wf_tensor *t[] = {x, c, swapped, bias, n, y, z, all};
+    for (int k = 0; k < 8; k++) wf_tensor_free(t[k]);
+    wf_model_free(m);
 }
 
 /* ---- adaLN, point 5 of the baseline norms ---- */
@@ -579,6 +606,7 @@ int main(void) {
         cmocka_unit_test(pairs_share_one_encoder),
         cmocka_unit_test(sublayers_share_the_norm),
         cmocka_unit_test(blocks_read_a_context_up_to_its_length),
+        cmocka_unit_test(a_bias_hides_positions_of_the_context),
         cmocka_unit_test(an_adaln_zero_block_starts_as_the_identity),
         cmocka_unit_test(a_condition_may_differ_from_token_to_token),
         cmocka_unit_test(a_condition_must_be_there),

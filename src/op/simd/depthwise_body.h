@@ -86,32 +86,29 @@ static inline __attribute__((always_inline)) void D(along_few)(const wf_depthwis
     for (int i = 0; i < kx; i++) sum[i] = own[i];
 }
 
-static void D(strip)(const wf_depthwise *t, int64_t dy, int64_t strip) {
-    int64_t s = strip * REAL_LANES, n = t->c - s < REAL_LANES ? t->c - s : REAL_LANES, py = t->ky / 2;
-    double all[WF_DEPTHWISE_MOST][REAL_LANES] = {{0}};
-    for (int64_t b = 0; b < t->B; b++)
-        for (int64_t row = 0; row < t->Y; row++) {
+static void D(gradient)(const wf_depthwise *t, int64_t b, int64_t row, double *all) {
+    int64_t py = t->ky / 2, row_size = t->X * t->C;
+    const REAL *g = (const REAL *)t->gy + (b * t->Y + row) * row_size, *x = (const REAL *)t->x + b * t->Y * row_size;
+    for (int64_t s = 0; s < t->c; s += REAL_LANES) {
+        int64_t n = t->c - s < REAL_LANES ? t->c - s : REAL_LANES;
+        for (int64_t dy = 0; dy < t->ky; dy++) {
             int64_t y = row + dy - py;
             if (y < 0 || y >= t->Y) continue;
             D(strip_of) sum[WF_DEPTHWISE_MOST];
             for (int64_t dx = 0; dx < t->kx; dx++) sum[dx] = (D(strip_of)){0};
             for (int64_t j = s; j < t->C; j += t->c) {
-                const REAL *g = (const REAL *)t->gy + (b * t->Y + row) * t->X * t->C + j;
-                const REAL *line = (const REAL *)t->x + (b * t->Y + y) * t->X * t->C + j;
                 if (t->kx == 5 && n == REAL_LANES)
-                    D(along_few)(t, g, line, 5, sum);
+                    D(along_few)(t, g + j, x + y * row_size + j, 5, sum);
                 else if (t->kx == 3 && n == REAL_LANES)
-                    D(along_few)(t, g, line, 3, sum);
+                    D(along_few)(t, g + j, x + y * row_size + j, 3, sum);
                 else
-                    D(along)(t, g, line, t->kx, n, sum);
+                    D(along)(t, g + j, x + y * row_size + j, t->kx, n, sum);
             }
             for (int64_t dx = 0; dx < t->kx; dx++)
-                for (int k = 0; k < REAL_LANES; k++) all[dx][k] += (double)sum[dx][k];
+                for (int k = 0; k < n; k++) all[(dy * t->kx + dx) * t->c + s + k] += (double)sum[dx][k];
         }
-    REAL *to = (REAL *)t->dw + dy * t->kx * t->c + s;
-    for (int64_t dx = 0; dx < t->kx; dx++)
-        for (int64_t k = 0; k < n; k++) to[dx * t->c + k] = (REAL)all[dx][k];
+    }
 }
 #undef TILE
 
-const wf_depthwise_kernel WF_ISA_NAME(D(wf_depthwise_kernel)) = {REAL_LANES, D(row), D(strip)};
+const wf_depthwise_kernel WF_ISA_NAME(D(wf_depthwise_kernel)) = {D(row), D(gradient)};

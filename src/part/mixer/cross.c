@@ -2,6 +2,8 @@
  *
  *     o_i = sum_j softmax_j(q_i.k_j / sqrt(d)) v_j, q = W_q x, k, v = W c, c = context [B,S,D], j < its valid length
  *
+ * wf_build.context_bias [B|1,H|1,L|1,S] is added to the scores: masks of any form
+ *
  * All of the context is visible to every position, so causal models may have it, and a step needs no cache of its own.
  */
 #include "part/mixer/heads.h"
@@ -38,7 +40,11 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     wf_node *q, *k, *v;
     if (!b->context) return wf_graph_fail(g, WF_EINVAL, "%s: wf_build.context is not set", m->name);
     if (wf_heads_project(b, m, x, b->context, &q, &k, &v) != WF_OK) return NULL;
-    wf_attention_spec s = {.scale = o->scale > 0 ? o->scale : h->unit ? 1 : 0, .lengths = b->context_lengths};
+    wf_attention_spec s = {.scale = o->scale > 0 ? o->scale
+                                    : h->unit    ? 1
+                                                 : 0,
+                           .lengths = b->context_lengths,
+                           .bias = b->context_bias};
     if (b->train && o->dropout > 0) {
         if (!b->seed) return wf_graph_fail(g, WF_EINVAL, "%s: dropout needs a seed: set wf_build.seed", m->name);
         s.dropout = o->dropout;

@@ -171,6 +171,8 @@ static wf_node *forward(wf_build *b, wf_module *m, wf_node *x) {
     wf_dtype t = b->compute == WF_F64 ? WF_F64 : WF_F32;
     wf_node *q, *k, *v, *keep = NULL, *source = o->cross ? b->context : x;
     if (!source) return wf_graph_fail(g, WF_EINVAL, "flow: cross: true needs a context to read");
+    if (o->cross && b->context_bias)
+        return wf_graph_fail(g, WF_EUNSUPPORTED, "flow: a context with holes is not possible; take mixer: softmax for one");
     if (source->shape.rank != 3 || source->shape.dim[0] != x->shape.dim[0] || source->shape.dim[2] != m->in)
         return wf_graph_fail(g, WF_EINVAL, "flow: the context must be [%lld,S,%lld]", (long long)x->shape.dim[0],
                              (long long)m->in);

@@ -124,7 +124,7 @@ wf_status wf_heads_settle(wf_build *b, wf_module *m, wf_node **k, wf_node **v, w
     const wf_heads *h = m->data;
     if (!*k || !*v) return WF_EINVAL;
     if (h->unit && s->scale == 0) s->scale = 1;
-    if (cross) s->lengths = b->context_lengths;
+    if (cross) s->lengths = b->context_lengths, s->bias = b->context_bias;
     if (cross) return dropout(b, m, s);
     s->causal = b->causal;
     s->lengths = b->lengths;
