@@ -59,7 +59,7 @@ typedef struct wf_rowprog {
     int64_t extra[8];               /* the fuser's and interpreter's own */
     int n_kept;                     /* the first n_kept row axes survive SUM_ROWS, the other row axes are summed over */
     int n_full, n_narrow;           /* registers: full ones first */
-    bool woven; /* rows of the last outer axis lie between those of the inner one: better taken together */
+    bool woven;                     /* rows of the last outer axis lie between those of the inner one: better taken together */
     int64_t block_rows, block_cols; /* a block of registers; block_cols < N only without reductions over the row */
     int64_t tile_cols; /* instructions between two reductions run over this many columns after each other; 0: over all */
 } wf_rowprog;

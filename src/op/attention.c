@@ -166,7 +166,8 @@ static wf_status vjp_forward(wf_graph *g, wf_node *n, wf_node *const *gout, wf_n
     if (learned[0] >= 0 || learned[1] >= 0) WF_TRY(wf_vjp_by_composition(g, n, gout, gin, compose_forward));
     /* Weights that nothing normalises are made again from q and k: o and lse are not read, and v stands in for them. */
     bool normalised = n->attr.i[3] == WF_NORMALISE_SOFTMAX;
-    wf_node *in[WF_AT_MOST_INPUTS] = {n->in[0], n->in[1], n->in[2], normalised ? n : n->in[2], normalised ? wf_output(n, 1) : n->in[2]};
+    wf_node *in[WF_AT_MOST_INPUTS] = {n->in[0], n->in[1], n->in[2], normalised ? n : n->in[2],
+                                      normalised ? wf_output(n, 1) : n->in[2]};
     in[5] = gout[0] ? unit_columns(g, wf_cast(g, gout[0], n->dtype)) : wf_fill(g, n->dtype, n->shape, 0);
     in[5] = unit_columns(g, in[5]);
     int at = 6;

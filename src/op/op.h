@@ -164,7 +164,12 @@ wf_node *wf_cross_entropy(wf_graph *g, wf_node *logits, wf_node *target, double 
 
 /* ---- attention.c: one tiled kernel, forward and backward ---- */
 typedef enum { WF_NORMALISE_SOFTMAX = 0, WF_NORMALISE_NONE } wf_normaliser;
-typedef enum { WF_SCORE_LINEAR = 0, WF_SCORE_SIGMOID, WF_SCORE_RELU2, WF_SCORE_RELU } wf_score; /* applied before the normaliser */
+typedef enum {
+    WF_SCORE_LINEAR = 0,
+    WF_SCORE_SIGMOID,
+    WF_SCORE_RELU2,
+    WF_SCORE_RELU
+} wf_score; /* applied before the normaliser */
 typedef struct wf_attention_spec {
     double scale;                        /* 0: 1/sqrt(d) */
     bool causal;                         /* key j visible to query i when j <= i + first, first = S - L or *q_start */
