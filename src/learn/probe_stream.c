@@ -200,9 +200,9 @@ static double bound_of(const last_linear *l, const float *h, const float *a, con
 }
 
 static wf_status measure_last(wf_probing *p, const last_linear *l, int n, wf_probe_table *t) {
-    wf_node **wrt = wf_arena_alloc(wf_graph_arena(p->g), sizeof *wrt * 6 * (size_t)n), **grad = wrt + 2 * n,
-            **out = wrt + 4 * n;
+    wf_node **wrt = wf_arena_alloc(wf_graph_arena(p->g), sizeof *wrt * 6 * (size_t)n);
     if (!wrt) return WF_ENOMEM;
+    wf_node **grad = wrt + 2 * n, **out = wrt + 4 * n;
     for (int i = 0; i < n; i++) wrt[2 * i] = l[i].weight, wrt[2 * i + 1] = l[i].o;
     WF_TRY(wf_grad(p->g, &p->loss, NULL, 1, wrt, 2 * n, grad));
     for (int i = 0; i < n; i++) out[2 * i] = l[i].h, out[2 * i + 1] = l[i].a;

@@ -97,8 +97,9 @@ static wf_status timed(const runner *r, double *seconds) {
 
 /* In turn, and the first of a pair alternates, so that drift of the machine's speed falls on both. */
 static wf_status race(const runner *a, const runner *b, int pairs, wf_transform_figures *f) {
-    double *t = wf_alloc_array(3 * (size_t)pairs, sizeof *t), *u = t + pairs, *ratio = u + pairs;
+    double *t = wf_alloc_array(3 * (size_t)pairs, sizeof *t);
     if (!t) return WF_ENOMEM;
+    double *u = t + pairs, *ratio = u + pairs;
     wf_status s = WF_OK;
     for (int i = 0; i < pairs && s == WF_OK; i++) {
         bool swap = i % 2;

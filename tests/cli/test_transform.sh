@@ -42,7 +42,7 @@ expect 0 "overwrite" "$weft" transform fold tied.safetensors -o x.safetensors --
 expect 0 "train with layernorm" "$weft" train tiny.yaml -o ln --set model.dropout=0 --quiet
 expect 0 "generate" "$weft" generate ln -p 'the ' -n 20 -t 0
 cp out text
-from=ln
+from='ln'
 for to in rmsnorm crmsnorm rmsnorm layernorm; do
     expect 0 "convert to $to" "$weft" transform convert-norm $from --to $to -o next.safetensors --overwrite --pairs 0
     mv next.safetensors ln-$to.safetensors
