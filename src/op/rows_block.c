@@ -3,37 +3,15 @@
  * Kernels, registers and pitches are bound once for blocks of one size; from block to block only the addresses of operands in
  * memory change, and these are written where the instructions read them.
  */
-#include "op/rows_run.h"
+#include "op/rows_bound.h"
 
 #include <string.h>
 
-typedef struct wf_bound_patch {
-    const void **where;
-    int mem;
-} wf_bound_patch;
-
-typedef struct wf_bound_instr {
-    wf_row_fn fn;
-    wf_row_args arg;
-    int lines;          /* of the next block, to be asked for before the instruction */
-    int pad;            /* lanes behind the last row of a narrow register that repeat its number */
-    bool fast;          /* once a row: cheap, and not to be tiled */
-    int64_t advance[4]; /* bytes from column to column of d and s[] */
-} wf_bound_instr;
-
-struct wf_bound {
-    int n_patch, n_fetch;
-    wf_bound_instr *instr;
-    wf_bound_patch *patch;
-    int *fetch;     /* operands in memory that are at another place in each block */
-    char **address; /* by operand in memory: where the block begins */
-};
-
-enum { LINE = 64, FEW_INSTRUCTIONS = 2 };
+enum { LINE = 64, FEW_INSTRUCTIONS = 2, CHAIN_COLUMNS = 2048 };
 
 size_t wf_run_bound_bytes(const wf_rowprog *p) {
     size_t instr = (size_t)p->n_instr, mem = (size_t)p->n_mem;
-    return wf_run_pad(sizeof(struct wf_bound)) + wf_run_pad(instr * sizeof(wf_bound_instr)) +
+    return wf_run_pad(sizeof(struct wf_bound)) + wf_run_pad(instr * sizeof(wf_bound_instr)) + wf_run_pad(wf_chain_bytes(p)) +
            wf_run_pad(4 * instr * sizeof(wf_bound_patch)) + wf_run_pad(mem * sizeof(int)) + wf_run_pad(mem * sizeof(char *));
 }
 
@@ -49,18 +27,12 @@ void wf_run_open(wf_run_thread *t, const wf_run_shape *s, const wf_call *c, cons
     t->bound = take(&scratch, sizeof *t->bound);
     t->bound->instr = take(&scratch, instr * sizeof *t->bound->instr);
     t->bound->patch = take(&scratch, 4 * instr * sizeof *t->bound->patch);
+    t->bound->step = take(&scratch, wf_chain_bytes(s->p));
     t->bound->fetch = take(&scratch, mem * sizeof *t->bound->fetch);
     t->bound->address = take(&scratch, mem * sizeof *t->bound->address);
     t->reg = take(&scratch, s->register_bytes);
     t->total = take(&scratch, s->total_bytes);
     t->accum = scratch;
-}
-
-static bool is_reduction(int code) {
-    return code == WF_ROW_SUM || code == WF_ROW_AMAX || code == WF_ROW_AMIN || code == WF_ROW_DOT;
-}
-static bool is_generator(int code) {
-    return code == WF_ROW_INDEX || code == WF_ROW_UNIFORM || code == WF_ROW_NORMAL;
 }
 
 static int64_t pitch_of(const wf_run_shape *s, const wf_row_mem *m) {
@@ -142,7 +114,7 @@ static bool is_flat(const wf_run_thread *t, int i) {
     const wf_run_shape *s = t->s;
     const wf_row_instr *in = &s->p->instr[i];
     const wf_row_args *a = &t->bound->instr[i].arg;
-    if (wf_accumulates(in->code) || is_reduction(in->code) || is_generator(in->code) || a->dp != t->width || a->step ||
+    if (wf_accumulates(in->code) || wf_reduces(in->code) || wf_generates(in->code) || a->dp != t->width || a->step ||
         is_tiled(t))
         return false;
     for (int k = 0; k < 3; k++) {
@@ -157,7 +129,7 @@ static bool is_flat(const wf_run_thread *t, int i) {
 /* Only registers: the kernel may run over whole vectors, and no part of one has to be masked. The lanes behind the last row hold
  * its number again: left alone they would become denormal, which costs more than all the rest. */
 static bool is_padded(const wf_run_thread *t, const wf_row_instr *in) {
-    if (t->s->p->compute != WF_F32 || in->dst.kind != WF_ARG_REG || is_generator(in->code) || is_reduction(in->code))
+    if (t->s->p->compute != WF_F32 || in->dst.kind != WF_ARG_REG || wf_generates(in->code) || wf_reduces(in->code))
         return false;
     for (int k = 0; k < 3; k++)
         if (in->src[k].kind == WF_ARG_MEM) return false;
@@ -182,10 +154,10 @@ static void bind_result(wf_run_thread *t, int i, char **accum) {
 static void bind_instr(wf_run_thread *t, int i, char **accum) {
     const wf_row_instr *in = &t->s->p->instr[i];
     wf_row_args *a = &t->bound->instr[i].arg;
-    bool narrow = in->dst_narrow && !is_reduction(in->code);
+    bool narrow = in->dst_narrow && !wf_reduces(in->code);
     int ones = 0;
     memset(a, 0, sizeof *a);
-    t->bound->instr[i].pad = 0;
+    t->bound->instr[i].pad = t->bound->instr[i].ones = 0;
     a->imm = in->imm;
     a->rows = narrow ? 1 : t->rows;
     a->n = narrow ? t->rows : t->width;
@@ -193,12 +165,13 @@ static void bind_instr(wf_run_thread *t, int i, char **accum) {
     int whole = (int)((t->rows + t->k->lanes - 1) / t->k->lanes) * t->k->lanes;
     if (in->dst.kind == WF_ARG_REG && in->dst_narrow && t->s->p->compute == WF_F32 && !is_padded(t, in))
         t->bound->instr[i].pad = whole - (int)t->rows;
-    if (is_generator(in->code)) {
+    if (wf_generates(in->code)) {
         bind_generator(t, i, narrow);
         return;
     }
     for (int k = 0; k < 3; k++)
         if (in->src[k].kind == WF_ARG_IMM || in->src[k].index >= 0) ones |= (int)bind_operand(t, i, k, narrow) << k;
+    t->bound->instr[i].ones = ones;
     if (bind_conversion(t, i, narrow)) return;
     if (wf_accumulates(in->code) && narrow) {
         t->bound->instr[i].fn = t->k->sum_rows_narrow;
@@ -229,6 +202,11 @@ static void choose_fetches(wf_run_thread *t) {
     }
 }
 
+/* Instruction behind i, or behind the chain that begins with it. */
+static int after(const wf_run_thread *t, int i) {
+    return i + (t->bound->instr[i].chained ? t->bound->instr[i].chained : 1);
+}
+
 /* The lines of a block, shared among the instructions that take time. */
 static void share_fetches(wf_run_thread *t) {
     const wf_rowprog *p = t->s->p;
@@ -236,7 +214,7 @@ static void share_fetches(wf_run_thread *t) {
     for (int f = 0; f < t->bound->n_fetch; f++)
         lines += t->rows * (t->width * (int64_t)wf_dtype_size(p->mem[t->bound->fetch[f]].dtype) / LINE + 1);
     int64_t tiles = (t->width + t->s->tile - 1) / t->s->tile;
-    for (int i = 0; i < p->n_instr; i++) slow += t->bound->instr[i].fast ? 0 : tiles;
+    for (int i = 0; i < p->n_instr; i = after(t, i)) slow += t->bound->instr[i].fast ? 0 : tiles;
     if (slow <= FEW_INSTRUCTIONS) lines = 0; /* memory is read one time at once: the machine sees that by itself */
     for (int i = 0; i < p->n_instr; i++)
         t->bound->instr[i].lines = t->bound->instr[i].fast || slow == 0 ? 0 : (int)((lines + slow - 1) / slow);
@@ -255,10 +233,10 @@ static void bind_tiles(wf_run_thread *t, int i) {
     const wf_row_instr *in = &t->s->p->instr[i];
     wf_bound_instr *x = &t->bound->instr[i];
     if (!is_tiled(t)) return;
-    if (is_reduction(in->code)) x->arg.total = t->total + (int64_t)i * t->s->rows;
+    if (wf_reduces(in->code)) x->arg.total = t->total + (int64_t)i * t->s->rows;
     x->advance[0] = wf_accumulates(in->code) ? (int64_t)t->s->size : column_bytes(t, in->dst);
-    for (int k = 0; k < 3; k++) x->advance[k + 1] = is_generator(in->code) ? 0 : column_bytes(t, in->src[k]);
-    if (is_reduction(in->code)) x->advance[0] = 0;
+    for (int k = 0; k < 3; k++) x->advance[k + 1] = wf_generates(in->code) ? 0 : column_bytes(t, in->src[k]);
+    if (wf_reduces(in->code)) x->advance[0] = 0;
 }
 
 static void bind(wf_run_thread *t, int64_t rows, int64_t width) {
@@ -268,10 +246,11 @@ static void bind(wf_run_thread *t, int64_t rows, int64_t width) {
     t->bound->n_patch = 0;
     for (int i = 0; i < t->s->p->n_instr; i++) {
         const wf_row_instr *in = &t->s->p->instr[i];
-        t->bound->instr[i].fast = in->dst_narrow && !is_reduction(in->code);
+        t->bound->instr[i].fast = in->dst_narrow && !wf_reduces(in->code);
         bind_instr(t, i, &accum);
         bind_tiles(t, i);
     }
+    wf_chain_find(t);
     choose_fetches(t);
     share_fetches(t);
 }
@@ -342,18 +321,14 @@ static void fetch(wf_fetch *f, const wf_run_at *at, int lines) {
     }
 }
 
-static bool same_place(wf_row_arg a, wf_row_arg b) {
-    return a.kind == b.kind && a.index == b.index;
-}
-
 /* Does instruction `at` read what a reduction among first.. leaves, or write over it? */
 static bool reads_reduction(const wf_run_thread *t, int first, int at) {
     const wf_row_instr *in = t->s->p->instr;
     for (int i = first; i < at; i++) {
-        if (!is_reduction(in[i].code)) continue;
+        if (!wf_reduces(in[i].code)) continue;
         for (int k = 0; k < 3; k++)
-            if (same_place(in[i].dst, in[at].src[k])) return true;
-        if (same_place(in[i].dst, in[at].dst)) return true;
+            if (wf_same_place(in[i].dst, in[at].src[k])) return true;
+        if (wf_same_place(in[i].dst, in[at].dst)) return true;
     }
     return false;
 }
@@ -362,6 +337,19 @@ static bool reads_reduction(const wf_run_thread *t, int first, int at) {
 static inline void repeat_last(const wf_bound_instr *x, int64_t rows) {
     float *end = (float *)x->arg.d + rows;
     for (int k = 0; k < x->pad; k++) end[k] = end[-1];
+}
+
+/* A few rows of a chain at a time, so that lines are asked for all along. */
+static void run_chain(const wf_run_thread *t, int i, const wf_run_at *at, wf_fetch *next, wf_chain_run run) {
+    wf_bound_instr *x = &t->bound->instr[i];
+    int64_t rows = x->flat ? 1 : at->rows, few = run.n < CHAIN_COLUMNS ? CHAIN_COLUMNS / run.n : 1;
+    if (x->flat) run.n *= at->rows;
+    for (run.row = 0; run.row < rows; run.row += few) {
+        run.rows = rows - run.row < few ? rows - run.row : few;
+        fetch(next, at, (int)((x->lines * run.rows + rows - 1) / rows));
+        x->chain.fn(&x->chain, &run);
+    }
+    if (run.ends) repeat_last(&x[x->chained - 1], at->rows);
 }
 
 /* Instructions from `from` on as far as none needs a reduction of another: tile by tile through all of them, so that what one
@@ -378,7 +366,12 @@ static int run_tiles(wf_run_thread *t, const wf_run_at *at, wf_fetch *next, int 
     for (int64_t col = 0; col < t->width; col += t->s->tile) {
         int64_t rest = t->width - col;
         bool ends = rest <= t->s->tile;
-        for (int i = first; i < end; i++) {
+        for (int i = first; i < end; i = after(t, i)) {
+            if (x[i].chained) {
+                wf_chain_run run = {.col = col, .n = ends ? rest : t->s->tile, .begins = col == 0, .ends = ends};
+                run_chain(t, i, at, next, run);
+                continue;
+            }
             wf_row_args a = x[i].arg;
             a.n = ends ? rest : t->s->tile;
             a.d = (char *)a.d + col * x[i].advance[0];
@@ -411,8 +404,12 @@ void wf_run_block(wf_run_thread *t, const wf_run_at *at) {
         for (int i = 0; i < p->n_instr;) i = run_tiles(t, at, &next, i);
         return;
     }
-    for (int i = 0; i < p->n_instr; i++) {
+    for (int i = 0; i < p->n_instr; i = after(t, i)) {
         wf_bound_instr *x = &b->instr[i];
+        if (x->chained) {
+            run_chain(t, i, at, &next, (wf_chain_run){.n = at->width, .begins = true, .ends = true});
+            continue;
+        }
         fetch(&next, at, x->lines);
         x->fn(&x->arg);
         repeat_last(x, at->rows);

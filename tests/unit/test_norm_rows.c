@@ -72,6 +72,77 @@ static void test_traffic(void **state) {
     check_traffic("batchnorm", true, 3.4, 8.7);
 }
 
+/* ---- numbers of every norm: fused, chained and threaded against one operator at a time ---- */
+
+enum { MOST_OUT = 12 };
+
+static int run_norm(const char *spec, bool masked, bool fused, int threads, wf_tensor **result) {
+    const wf_shape s = WF_SHAPE(3, 37, 330);
+    wf_model *m = part_of("norm", spec, 330, false, 0);
+    wf_tensor *x = rn_random(WF_F32, s, 1, 0), *gy = rn_random(WF_F32, s, 2, 0), *keep = wf_tensor_new(WF_F32, WF_SHAPE(3, 37));
+    for (int i = 0; i < 3 * 37; i++) wf_tensor_set(keep, i, i % 5 != 1);
+    stir(m, 0.05);
+    wf_graph *g = wf_graph_open();
+    wf_build b;
+    wf_node *wrt[MOST_OUT], *out[MOST_OUT + 1];
+    int n = 0, before = wf_threads();
+    wf_build_start(&b, g);
+    b.train = true;
+    if (masked) b.keep = wf_leaf(g, keep, "keep");
+    wrt[n++] = wf_leaf(g, x, "x");
+    out[0] = wf_apply(&b, m->root, wrt[0]);
+    for (int i = 0; i < m->n_param; i++)
+        if (!(m->param[i]->flags & WF_PARAM_BUFFER)) wrt[n++] = wf_leaf(g, m->param[i]->value, m->param[i]->name);
+    wf_node *seed = wf_leaf(g, gy, "gy");
+    MUST(wf_grad(g, out, &seed, 1, wrt, n, out + 1));
+    wf_plan *p = wf_plan_new(g, out, n + 1, b.update, b.n_update, &(wf_plan_options){.no_fusion = !fused});
+    if (!p) fail_msg("%s: %s", spec, wf_message());
+    wf_set_threads(threads);
+    MUST(wf_plan_run(p));
+    wf_set_threads(before);
+    for (int i = 0; i <= n; i++) {
+        result[i] = wf_tensor_new(out[i]->dtype, out[i]->shape);
+        memcpy(result[i]->data, wf_plan_out(p, i), result[i]->bytes);
+    }
+    wf_plan_free(p);
+    wf_build_end(&b);
+    wf_graph_free(g);
+    wf_model_free(m);
+    wf_tensor_free(x), wf_tensor_free(gy), wf_tensor_free(keep);
+    return n + 1;
+}
+
+static double distance(const wf_tensor *a, const wf_tensor *b) {
+    double off = 0, size = 0;
+    for (int64_t i = 0; i < wf_tensor_count(a); i++) {
+        off += pow(wf_tensor_get(a, i) - wf_tensor_get(b, i), 2);
+        size += pow(wf_tensor_get(b, i), 2);
+    }
+    return size > 0 ? sqrt(off / size) : sqrt(off);
+}
+
+static void test_numbers(void **state) {
+    static const char *const forms[] = {"{name: groupnorm, groups: 6}", "{name: groupnorm, groups: 6, over: sample}",
+                                        "{name: dyt, function: erf}", "{name: power, warmup_iters: 0}"};
+    int n_parts;
+    const wf_part *const *part = wf_part_all(&n_parts);
+    for (int i = 0; i < n_parts + 4; i++) {
+        const char *spec = i < n_parts ? part[i]->name : forms[i - n_parts];
+        if (i < n_parts && (strcmp(part[i]->slot, "norm") || !strcmp(spec, "adaln"))) continue;
+        for (int masked = 0; masked < 2; masked++) {
+            wf_tensor *a[MOST_OUT + 1], *b[MOST_OUT + 1], *c[MOST_OUT + 1];
+            int n = run_norm(spec, masked, true, 1, a);
+            run_norm(spec, masked, true, 3, b);
+            run_norm(spec, masked, false, 1, c);
+            for (int k = 0; k < n; k++) {
+                assert_memory_equal(a[k]->data, b[k]->data, a[k]->bytes);
+                if (!(distance(a[k], c[k]) < 3e-6)) fail_msg("%s, output %d: %g", spec, k, distance(a[k], c[k]));
+                wf_tensor_free(a[k]), wf_tensor_free(b[k]), wf_tensor_free(c[k]);
+            }
+        }
+    }
+}
+
 /* ---- values that their readers compute again ---- */
 
 static wf_plan *plan_of(wf_graph *g, wf_node *const *out, int n, bool fused) {
@@ -300,6 +371,7 @@ static void test_repeated_operands(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_traffic),
+        cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_repeats),
         cmocka_unit_test(test_no_repeat_of_what_changes),
         cmocka_unit_test(test_moments_derivative),

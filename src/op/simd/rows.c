@@ -248,6 +248,7 @@ static void sum_rows_narrow(const wf_row_args *a) {
     *(double *)a->d += t;
 }
 
+#include "op/simd/rows_chain.h"
 #include "op/simd/rows_convert.h"
 #include "op/simd/rows_generate.h"
 
@@ -333,4 +334,6 @@ const wf_row_kernels WF_ISA_NAME(wf_row_kernels) = {
     .lanes = WF_LANES,
     .stream = stream_f32,
     .sum_rows_narrow = sum_rows_narrow,
+    .chains = chains,
+    .n_chains = sizeof chains / sizeof *chains,
 };
