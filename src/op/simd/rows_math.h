@@ -34,10 +34,21 @@ VEC vf exp_tail(vf r) {
     return p * (r * r);
 }
 
+/* x within [lo, hi]; NaN stays. */
+VEC vf within(vf x, float lo, float hi) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_max_ps((__m512)splat(lo), _mm512_min_ps((__m512)splat(hi), (__m512)x));
+#elif defined(__AVX2__)
+    return (vf)_mm256_max_ps((__m256)splat(lo), _mm256_min_ps((__m256)splat(hi), (__m256)x));
+#else
+    return sel(x > hi, splat(hi), sel(x < lo, splat(lo), x));
+#endif
+}
+
 /* The scale 2^n goes in two factors, so that results may be denormal or overflow. */
 VEC vf vexp(vf x) {
     vi n;
-    x = sel(x > 89.0f, splat(89.0f), sel(x < -105.0f, splat(-105.0f), x));
+    x = within(x, -105, 89);
     vf r = reduce_exp(x, &n);
     vi half = n >> 1;
     vf p = 1.0f + (r + exp_tail(r));
@@ -88,20 +99,9 @@ VEC vf vlog1p(vf x) {
     return sel((vabs(x) < 1e-10f), x, y);
 }
 
-/* x within [-c, c]; NaN stays. */
-VEC vf within(vf x, float c) {
-#if defined(__AVX512F__)
-    return (vf)_mm512_max_ps((__m512)splat(-c), _mm512_min_ps((__m512)splat(c), (__m512)x));
-#elif defined(__AVX2__)
-    return (vf)_mm256_max_ps((__m256)splat(-c), _mm256_min_ps((__m256)splat(c), (__m256)x));
-#else
-    return sel(x > c, splat(c), sel(x < -c, splat(-c), x));
-#endif
-}
-
 /* x P(x^2) / Q(x^2) on [-9, 9], relative error 2e-8 (least squares, weighted towards the largest error). Behind, P/Q has reached 1. */
 VEC vf vtanh(vf x) {
-    vf c = within(x, 9.1f), z = c * c;
+    vf c = within(x, -9.1f, 9.1f), z = c * c;
     vf p = z * 1.335582587e-08f + 2.061000724e-05f;
     p = p * z + 3.495647724e-03f;
     p = p * z + 1.338107686e-01f;
@@ -110,7 +110,7 @@ VEC vf vtanh(vf x) {
     q = q * z + 2.587721220e-02f;
     q = q * z + 4.671439249e-01f;
     q = q * z + 1.0f;
-    return within(c * p / q, 1);
+    return within(c * p / q, -1, 1);
 }
 
 VEC vf vsigmoid(vf x) {
@@ -124,7 +124,7 @@ VEC vf vsoftplus(vf x) {
 
 /* As tanh: x P(x^2) / Q(x^2) on [-3.92, 3.92], relative error 2e-8. */
 VEC vf verf(vf x) {
-    vf c = within(x, 3.95f), z = c * c;
+    vf c = within(x, -3.95f, 3.95f), z = c * c;
     vf p = z * 2.050140179e-06f + 2.848755137e-04f;
     p = p * z + 3.765298179e-03f;
     p = p * z + 5.274772805e-02f;
@@ -135,7 +135,7 @@ VEC vf verf(vf x) {
     q = q * z + 1.141060206e-01f;
     q = q * z + 5.020694688e-01f;
     q = q * z + 1.0f;
-    return within(c * p / q, 1);
+    return within(c * p / q, -1, 1);
 }
 
 /* sine and cosine on |r| <= pi/4 */
