@@ -154,7 +154,7 @@ generate() {
 
 for part in "$@"; do
     case $part in
-    products | rows | attention | mixers | train | generate) "$part" ;;
+    products | rows | norms | fold | attention | mixers | train | generate) "$part" ;;
     *) echo "run.sh: unknown part '$part'; known: products rows norms fold attention mixers train generate" >&2 && exit 2 ;;
     esac
 done

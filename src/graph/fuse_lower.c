@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum {
-    CACHE = 16 * 1024,
+    CACHE = 24 * 1024,
     SECOND_CACHE = 256 * 1024,
     SHORT_AXIS = 32,
     FEW_INSTRUCTIONS = 2,

@@ -12,9 +12,9 @@
 #include <string.h>
 
 enum {
-    SMALL = 16 * 1024, /* elements below which one thread does it all */
-    GROUP = 16,        /* blocks of rows that stay together */
-    WOVEN = 2,
+    SMALL = 16 * 1024,       /* elements below which one thread does it all */
+    GROUP = 16,              /* blocks of rows that go through a piece of the columns together */
+    WOVEN = 2,               /* the same of rows whose axis changed places with the one before */
     SEGMENTS = 64,           /* most segments in all */
     SEGMENT_ELEMENTS = 8192, /* fewest elements of a segment */
     SEGMENT_BYTES = 4 << 20, /* most memory for partial sums */
