@@ -90,7 +90,8 @@ uint64_t wf_shuffle(uint64_t i, uint64_t n, uint64_t seed);
 /* ---- threads and time ---- */
 int wf_threads(void); /* threads that parallel regions use; default: the cores this process may use */
 void wf_set_threads(int n);
-double wf_seconds(void); /* monotonic */
+double wf_seconds(void);                /* monotonic */
+double wf_median(double *x, int64_t n); /* sorts x; NaN of none */
 /* Ctrl-C and SIGTERM set a flag that long work polls; the second signal ends the process at once. */
 void wf_catch_interrupt(void);
 bool wf_interrupted(void);

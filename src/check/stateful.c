@@ -1,5 +1,5 @@
 /* stateful.c: cases of norms that keep state: several training steps, each a forward and a backward pass, then evaluation. Buffers
- * start as in.buf.* and are compared after every step with out.buf.*_k. And the case of the norms of sheet 11. */
+ * start as in.buf.* and are compared after every step with out.buf.*_k. And the case of LayerNorm, RMSNorm and CRMSNorm. */
 #include "check/case.h"
 
 #include <string.h>

@@ -23,16 +23,6 @@ typedef struct bench_result {
     int64_t parameters;
 } bench_result;
 
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x, int64_t n) {
-    qsort(x, (size_t)n, sizeof *x, by_size);
-    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
-}
-
 static size_t peak_memory(void) {
     struct rusage u;
     return getrusage(RUSAGE_SELF, &u) == 0 ? (size_t)u.ru_maxrss * 1024 : 0;
@@ -51,7 +41,7 @@ static wf_status bench_training(wf_run *r, const bench_args *a, bench_result *ou
     }
     if (s == WF_OK) {
         out->trained = true;
-        out->step_median = median(seconds, a->steps);
+        out->step_median = wf_median(seconds, a->steps);
         out->step_best = seconds[0];
         out->tokens_per_step = (double)report.tokens;
         out->unit = wf_run_task(r)->length > 0 ? "tokens" : "samples";
@@ -93,7 +83,7 @@ static wf_status time_decode(wf_session *s, const bench_args *a, bench_result *o
     }
     if (status == WF_OK) {
         out->decoded = true;
-        out->decode_median = median(seconds, a->tokens);
+        out->decode_median = wf_median(seconds, a->tokens);
         out->decode_best = seconds[0];
         out->session_bytes = (double)wf_session_bytes(s);
     }

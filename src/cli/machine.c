@@ -15,5 +15,6 @@ char *wf_cli_machine(void) {
     if (f != NULL) fclose(f);
     struct utsname u;
     if (uname(&u) != 0) memset(&u, 0, sizeof u);
-    return wf_format("%s (%s), %d threads, %s", model[0] ? model : "unknown processor", u.machine, wf_threads(), u.sysname);
+    return wf_format("%s (%s), %d thread%s, %s", model[0] ? model : "unknown processor", u.machine, wf_threads(),
+                     wf_threads() == 1 ? "" : "s", u.sysname);
 }

@@ -283,19 +283,12 @@ wf_status wf_race_save(wf_race *r) {
     return s;
 }
 
-static int by_value(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(const double *v, int n) {
-    if (n == 0) return NAN;
-    double *copy = malloc((size_t)n * sizeof *copy);
+static double median_of(const double *v, int n) {
+    double *copy = n > 0 ? wf_alloc_array((size_t)n, sizeof *copy) : NULL;
     if (copy == NULL) return NAN;
     memcpy(copy, v, (size_t)n * sizeof *copy);
-    qsort(copy, (size_t)n, sizeof *copy, by_value);
-    double m = n % 2 ? copy[n / 2] : 0.5 * (copy[n / 2 - 1] + copy[n / 2]);
-    free(copy);
+    double m = wf_median(copy, n);
+    wf_free(copy);
     return m;
 }
 
@@ -309,7 +302,7 @@ static void mean_sd(const double *v, int n, double *mean, double *sd) {
 
 /* Of this process when it ran steps, else as an earlier session measured it. */
 double wf_entry_step_seconds(const wf_entry *e) {
-    return e->n_step_seconds > 0 ? median(e->step_seconds, e->n_step_seconds) : e->step_median;
+    return e->n_step_seconds > 0 ? median_of(e->step_seconds, e->n_step_seconds) : e->step_median;
 }
 
 bool wf_entry_diverged(const wf_entry *e) {

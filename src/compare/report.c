@@ -53,15 +53,15 @@ static void put_state(wf_text *t, const wf_race *r, int d, const wf_summary *s) 
         wf_text_add(t, "<td>%s</td>", s->done == r->n_seed ? "done" : "running");
         return;
     }
-    wf_text_add(t, "<td class=\"bad\">failed in %d of %d", s->failed, r->n_seed);
+    wf_text_add(t, "<td class=\"bad\"><details><summary>failed in %d of %d</summary>", s->failed, r->n_seed);
     for (int i = 0; i < r->n_seed; i++) {
         const wf_entry *e = &r->entry[d * r->n_seed + i];
         if (e->failure == NULL) continue;
-        wf_text_add(t, "<br><small>seed %d: ", e->seed + 1);
+        wf_text_add(t, "<small>seed %d: ", e->seed + 1);
         put_escaped(t, e->failure);
-        wf_text_add(t, "</small>");
+        wf_text_add(t, "</small><br>");
     }
-    wf_text_add(t, "</td>");
+    wf_text_add(t, "</details></td>");
 }
 
 static void put_table(wf_text *t, const wf_race *r) {

@@ -110,16 +110,6 @@ static wf_status run_lanes(lane *l, int n, int64_t calls) {
     return WF_OK;
 }
 
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x, int64_t n) {
-    qsort(x, (size_t)n, sizeof *x, by_size);
-    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
-}
-
 wf_status wf_cell_time(const wf_claim *c, int seed, wf_cell_result *out) {
     lane *l = wf_alloc_array((size_t)c->n_design * 2, sizeof *l);
     if (!l) return WF_ENOMEM;
@@ -143,7 +133,7 @@ wf_status wf_cell_time(const wf_claim *c, int seed, wf_cell_result *out) {
     if (s == WF_OK) s = run_lanes(l, n, c->timing.calls);
     for (int k = 0; k < n; k++) {
         if (s == WF_OK)
-            out[l[k].design].value[l[k].folded ? WF_Q_FOLDED_MS : WF_Q_MS] = 1e3 * median(l[k].seconds, c->timing.calls);
+            out[l[k].design].value[l[k].folded ? WF_Q_FOLDED_MS : WF_Q_MS] = 1e3 * wf_median(l[k].seconds, c->timing.calls);
         if (s == WF_OK && l[k].run) out[l[k].design].value[WF_Q_PARAMETERS] = (double)wf_model_count(wf_run_model(l[k].run));
         close_lane(&l[k]);
     }

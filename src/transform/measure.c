@@ -78,16 +78,6 @@ static void describe(const runner *r, int *nodes, double *flops) {
     *flops = i.flops;
 }
 
-static int by_size(const void *a, const void *b) {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *x, int n) {
-    qsort(x, (size_t)n, sizeof *x, by_size);
-    return n % 2 ? x[n / 2] : 0.5 * (x[n / 2 - 1] + x[n / 2]);
-}
-
 static wf_status timed(const runner *r, double *seconds) {
     double t = wf_seconds();
     wf_status s = wf_plan_run(r->p);
@@ -110,9 +100,9 @@ static wf_status race(const runner *a, const runner *b, int pairs, wf_transform_
     }
     f->pairs = pairs;
     if (s == WF_OK) {
-        f->before = median(t, pairs);
-        f->after = median(u, pairs);
-        f->gain = median(ratio, pairs);
+        f->before = wf_median(t, pairs);
+        f->after = wf_median(u, pairs);
+        f->gain = wf_median(ratio, pairs);
     }
     wf_free(t);
     return s;

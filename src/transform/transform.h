@@ -34,13 +34,13 @@ typedef struct wf_fold_opt {
  *     layer scales into the last linear of their branch;
  *     linears that make their weight of several tensors (sigma, zero-mean) become dense; a centred embedding is centred once.
  * The result belongs to the caller. NULL + message when nothing can be folded (WF_EUNSUPPORTED) or on failure. opt may be NULL.
- * Sources: sheets 00-norms, 03, 11, 18, 23, 28, 42. */
+ * Sources: Yang et al. 2022, Jiang et al. 2023, Guo et al. 2024, Shen et al. 2020, Zhai et al. 2023. */
 wf_model *wf_fold(const wf_model *m, const wf_fold_opt *opt, wf_transform_report *r);
 
 /* ---- convert.c ---- */
 /* Pre-LN <-> Pre-RMSNorm <-> Pre-CRMSNorm: `to` is layernorm, rmsnorm or crmsnorm. Everything that writes to the stream loses its mean
  * over the channels; crmsnorm then leaves the last channel out (stream width D-1). NULL + message with the reason when the
- * two networks would not be the same function. Source: Jiang et al. 2023, sheet 11. */
+ * two networks would not be the same function. Source: Jiang et al. 2023. */
 wf_model *wf_convert_norm(const wf_model *m, const char *to, wf_transform_report *r);
 
 /* ---- measure.c ---- */

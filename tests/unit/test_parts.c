@@ -1,5 +1,5 @@
 /* test_parts.c: parts one by one: the catalogue, norms, positions, mixers in forward and step form, errors. */
-#include "parts_help.h"
+#include "mixers_help.h"
 
 #include "part/position/position.h"
 
@@ -181,45 +181,11 @@ static const char *const mixers[] = {
 enum { N_MIXERS = sizeof mixers / sizeof *mixers };
 
 static void step_equals_forward(void **state) {
-    static const int by_one[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0}, prefill[] = {4, 1, 1, 3, 1, 0}, at_once[] = {10, 0},
-                     late[] = {1, 9, 0};
-    static const int *const ways[] = {by_one, prefill, at_once, late};
-    for (int i = 0; i < N_MIXERS; i++) {
-        wf_model *m = part_of("mixer", mixers[i], 12, true, 16);
-        stir(m, 0.3);
-        wf_tensor *x = rn_random(WF_F32, WF_SHAPE(2, 10, 12), 40 + (uint64_t)i, 0), *y = run_forward(m, x, NULL);
-        for (int w = 0; w < 4; w++) {
-            wf_tensor *z = run_steps(m, x, ways[w], 16);
-            char what[200];
-            snprintf(what, sizeof what, "%s, way %d", mixers[i], w);
-            assert_close(z, y, 2e-5, what);
-            wf_tensor_free(z);
-        }
-        wf_tensor_free(x);
-        wf_tensor_free(y);
-        wf_model_free(m);
-    }
+    for (int i = 0; i < N_MIXERS; i++) steps_are_forward(stirred(mixers[i]), mixers[i], 2e-5);
 }
 
 static void causal_mixers_do_not_look_ahead(void **state) {
-    for (int i = 0; i < N_MIXERS; i++) {
-        wf_model *m = part_of("mixer", mixers[i], 12, true, 16);
-        stir(m, 0.3);
-        wf_tensor *x = rn_random(WF_F32, WF_SHAPE(1, 9, 12), 4, 0), *y = run_forward(m, x, NULL);
-        for (int64_t j = 5 * 12; j < 9 * 12; j++) wf_tensor_set(x, j, 3 - wf_tensor_get(x, j));
-        wf_tensor *z = run_forward(m, x, NULL);
-        double late = 0;
-        for (int64_t j = 0; j < 9 * 12; j++) {
-            double d = fabs(wf_tensor_get(y, j) - wf_tensor_get(z, j));
-            if (j < 5 * 12 && d != 0) fail_msg("%s: position %d changed by %g", mixers[i], (int)(j / 12), d);
-            if (j >= 5 * 12) late += d;
-        }
-        assert_true(late > 1e-3); /* the test can fail */
-        wf_tensor_free(x);
-        wf_tensor_free(y);
-        wf_tensor_free(z);
-        wf_model_free(m);
-    }
+    for (int i = 0; i < N_MIXERS; i++) does_not_look_ahead(stirred(mixers[i]), mixers[i], 0);
 }
 
 static void padding_does_not_matter(void **state) {

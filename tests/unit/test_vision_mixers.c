@@ -1,6 +1,6 @@
 /* test_vision_mixers.c: the mixers pool, identity, random, spatialfc, glu; the models metaformer and Activator. */
 #include "gradcheck.h"
-#include "parts_help.h"
+#include "mixers_help.h"
 
 #include <math.h>
 
@@ -97,21 +97,7 @@ static const char *const sequence_mixers[] = {"pool",
 enum { N_SEQUENCE = sizeof sequence_mixers / sizeof *sequence_mixers };
 
 static void step_equals_forward(void **state) {
-    static const int by_one[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0}, prefill[] = {4, 1, 1, 3, 1, 0}, at_once[] = {10, 0};
-    static const int *const ways[] = {by_one, prefill, at_once};
-    for (int i = 0; i < N_SEQUENCE; i++) {
-        wf_model *m = part_of("mixer", sequence_mixers[i], 12, true, 16);
-        stir(m, 0.3);
-        wf_tensor *x = rn_random(WF_F32, WF_SHAPE(2, 10, 12), 40 + (uint64_t)i, 0), *y = run_forward(m, x, NULL);
-        for (int w = 0; w < 3; w++) {
-            wf_tensor *z = run_steps(m, x, ways[w], 16);
-            assert_close(z, y, 2e-6, sequence_mixers[i]);
-            wf_tensor_free(z);
-        }
-        wf_tensor_free(x);
-        wf_tensor_free(y);
-        wf_model_free(m);
-    }
+    for (int i = 0; i < N_SEQUENCE; i++) steps_are_forward(stirred(sequence_mixers[i]), sequence_mixers[i], 2e-6);
 }
 
 static void causal_mixers_do_not_look_ahead(void **state) {
