@@ -237,9 +237,19 @@ static wf_status read_entry(wf_entry *e, const wf_value *run) {
     return WF_OK;
 }
 
+/* As it comes back from a file: numbers written otherwise (3e-3, 0.003) are the same. Caller frees. */
+static char *read_back(const wf_value *recipe) {
+    char *text = wf_value_json(recipe, false);
+    wf_value *v = text != NULL ? wf_json_parse(text, strlen(text), "recipe") : NULL;
+    char *again = v != NULL ? wf_value_json(v, false) : NULL;
+    wf_value_free(v);
+    wf_free(text);
+    return again;
+}
+
 /* Results count only for the very same recipe of the design. */
 static wf_status same_recipe(const wf_race *r, int d, const wf_value *saved) {
-    char *now = wf_value_json(r->design[d].recipe, false), *then = wf_value_json(wf_value_get(saved, "recipe"), false);
+    char *now = read_back(r->design[d].recipe), *then = wf_value_json(wf_value_get(saved, "recipe"), false);
     wf_status s = WF_OK;
     if (now == NULL || then == NULL)
         s = WF_ENOMEM;

@@ -6,7 +6,7 @@ cat >race.yaml <<'YAML'
 question: Does <norm> matter & how?
 task: {name: text, path: text.txt, length: 32}
 model: {name: lm, layers: 1, width: 32, mixer: {name: softmax, heads: 2}}
-train: {steps: 12, batch: 4, lr: 0.01, valid_every: 6, valid_batches: 2}
+train: {steps: 12, batch: 4, lr: 1e-2, valid_every: 6, valid_batches: 2}
 seeds: 2
 designs:
   layer:
