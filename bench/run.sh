@@ -91,9 +91,13 @@ mixers_at() {
         i=$((i + 1))
     done
     for m in $names; do
-        a=$(total "$m" "$work/ours") b=$(total "$m" "$work/eager") c=$(total "$m" "$work/compile")
-        printf '  %-20s %-8s weft %9s ms, eager %9s ms: %6s x, compiled %9s ms: %6s x\n' "$m" "$1" "$a" "$b" "$(ratio "$b" "$a")" "$c" \
-            "$(ratio "$c" "$a")"
+        a=$(total "$m" "$work/ours") b=$(total "$m" "$work/eager")
+        printf '  %-20s %-8s weft %9s ms, eager %9s ms: %6s x' "$m" "$1" "$a" "$b" "$(ratio "$b" "$a")"
+        if [ -s "$work/compile" ]; then
+            c=$(total "$m" "$work/compile")
+            printf ', compiled %9s ms: %6s x' "$c" "$(ratio "$c" "$a")"
+        fi
+        printf '\n'
     done
 }
 
